@@ -1,0 +1,59 @@
+# The same commands at home and in CI. `make demo` in a fresh clone is all that a newcomer needs.
+# Another interpreter: `make PYTHON=python3.12 test`. To start afresh: `make clean`, and remove .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup demo test check bench dist clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    set up .venv and run the demo"
+	@echo "make test    set up .venv and run the tests"
+	@echo "make check   formatting, lint and types"
+	@echo "make bench   the benchmarks, whose tables are in docs/"
+	@echo "make dist    wheel and sdist in dist/"
+	@echo "make clean   remove what was built, but not .venv"
+
+setup: .venv/.ready
+
+# A stamp, since the folder's own time says nothing. torch goes first, by its pin: asked for as a range it may bring
+# gigabytes of CUDA packages. Without build isolation the pinned setuptools builds, not the newest of the day.
+# The stamp does not count when the interpreter is gone that .venv was made with.
+ifneq ($(shell test -x $(BIN)/python && echo yes),yes)
+.PHONY: .venv/.ready
+endif
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv --clear .venv
+	$(PIP) install --quiet --quiet --constraint constraints.txt --upgrade pip setuptools
+	$(PIP) install --quiet --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+demo: .venv/.ready
+	$(BIN)/suture demo
+
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+# mypy reads an installed copy, because the checkout's folder need not be called suture. `build` goes first: a stale
+# build/lib ships modules that were deleted long ago.
+check: .venv/.ready
+	rm -rf build
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(PIP) install --quiet --quiet --no-deps --no-build-isolation --target build/typed .
+	MYPYPATH=build/typed $(BIN)/mypy -p suture
+
+bench: .venv/.ready
+	$(BIN)/python benchmarks/run.py
+
+# The wheel is built from the sdist, so both are whole or neither is.
+dist: .venv/.ready
+	rm -rf build dist suture.egg-info
+	$(BIN)/python -m build --no-isolation --quiet .
+
+clean:
+	rm -rf build dist suture.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,121 @@
+"""Spaces and maps: fit an `Alignment` between embedding spaces, save it, apply it.
+
+    from suture.aligners import ALIGNERS, Procrustes, load, save_alignment
+
+Aligners read arrays or streams of pairs; they never see files other than suture's own map file.
+"""
+
+from .aligner import Aligner, LinearAligner
+from .alignment import Alignment, Space
+from .errors import RefusedError, SutureError, UsageError
+from .file import load, save_alignment
+from .linear.cca import CCA
+from .linear.identity_ridge import IdentityRidge
+from .linear.least_squares import LeastSquares
+from .linear.mean_shift import MeanShift
+from .linear.pls import PLS
+from .linear.procrustes import Procrustes
+from .linear.procrustes_diagonal import ProcrustesDiagonal
+from .linear.reduced_rank import ReducedRank
+from .linear.ridge import Ridge
+from .linear.rotation_ridge import RotationRidge
+from .linear.subspace import Subspace
+from .linear.whitening import Whitening
+from .maps import Affine, Chain, Identity, Map, Normalize
+from .moments import Moments
+from .nonlinear.distill import Distill
+from .nonlinear.landmark import LandmarkKernel
+from .nonlinear.local import Local
+from .nonlinear.mlp import MLP, DistillMLP
+from .pairs import Pairs
+from .relative.inverse import InverseRelative
+from .relative.product import ProductOfInvariances
+from .relative.representation import RelativeRepresentation
+from .survey import Survey
+from .transport.assignment import AssignmentPrediction
+from .unpaired.base import UnpairedAligner
+from .unpaired.graph_matching import GraphMatching
+from .unpaired.gromov_wasserstein import GromovWasserstein
+from .unpaired.mini_vec2vec import MiniVec2Vec
+from .unpaired.seeded import Seeded
+from .unpaired.vecmap import VecMap
+from .unpaired.wasserstein_procrustes import WassersteinProcrustes
+
+ALIGNERS: dict[str, type[Aligner]] = {
+    "mean-shift": MeanShift,
+    "procrustes": Procrustes,
+    "procrustes-diagonal": ProcrustesDiagonal,
+    "least-squares": LeastSquares,
+    "ridge": Ridge,
+    "identity-ridge": IdentityRidge,
+    "rotation-ridge": RotationRidge,
+    "reduced-rank": ReducedRank,
+    "whitening": Whitening,
+    "cca": CCA,
+    "pls": PLS,
+    "subspace": Subspace,
+    "distill": Distill,
+    "distill-mlp": DistillMLP,
+    "mlp": MLP,
+    "landmark": LandmarkKernel,
+    "local": Local,
+    "relative": RelativeRepresentation,
+    "relative-product": ProductOfInvariances,
+    "inverse-relative": InverseRelative,
+    "seeded": Seeded,
+    "mini-vec2vec": MiniVec2Vec,
+    "vecmap": VecMap,
+    "gromov-wasserstein": GromovWasserstein,
+    "wasserstein-procrustes": WassersteinProcrustes,
+    "graph-matching": GraphMatching,
+    "assignment": AssignmentPrediction,
+}
+
+__all__ = [
+    "ALIGNERS",
+    "CCA",
+    "MLP",
+    "PLS",
+    "Affine",
+    "Aligner",
+    "Alignment",
+    "AssignmentPrediction",
+    "Chain",
+    "Distill",
+    "DistillMLP",
+    "GraphMatching",
+    "GromovWasserstein",
+    "Identity",
+    "IdentityRidge",
+    "InverseRelative",
+    "LandmarkKernel",
+    "LeastSquares",
+    "LinearAligner",
+    "Local",
+    "Map",
+    "MeanShift",
+    "MiniVec2Vec",
+    "Moments",
+    "Normalize",
+    "Pairs",
+    "Procrustes",
+    "ProcrustesDiagonal",
+    "ProductOfInvariances",
+    "ReducedRank",
+    "RefusedError",
+    "RelativeRepresentation",
+    "Ridge",
+    "RotationRidge",
+    "Seeded",
+    "Space",
+    "Subspace",
+    "Survey",
+    "SutureError",
+    "UnpairedAligner",
+    "UsageError",
+    "VecMap",
+    "WassersteinProcrustes",
+    "Whitening",
+    "load",
+    "save_alignment",
+]

@@ -1,0 +1,105 @@
+"""Aligner: frozen hyper-parameters; `fit` returns an `Alignment`. Nothing has an unfitted state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from .alignment import Alignment
+from .arrays import Array
+from .maps import Affine
+from .moments import ALL_BLOCKS, Block, Moments
+from .pairs import Pairs
+from .survey import Survey
+
+__all__ = ["Aligner", "LinearAligner", "Needs"]
+
+Needs = Literal["pairs", "few pairs", "no pairs", "labels", "many spaces"]
+
+
+@dataclass(frozen=True)
+class Aligner(ABC):
+    """A method of alignment with its hyper-parameters as fields.
+
+    ``name`` is its name in the registry, ``summary`` one line on what it does, ``paper`` where it comes from, ``needs``
+    what it is fitted on.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    needs: ClassVar[Needs] = "pairs"
+    affine: ClassVar[bool] = False
+
+    @property
+    def blocks(self) -> frozenset[Block]:
+        """The moments that it needs with these hyper-parameters."""
+        return ALL_BLOCKS
+
+    @abstractmethod
+    def align(self, survey: Survey) -> Alignment:
+        """The maps alone, without provenance, fitted on all that was surveyed."""
+
+    def variants(self, survey: Survey) -> Sequence[Self]:
+        """This aligner with what was left open spread out, simplest first: what held-out rows are to choose among."""
+        return (self,)
+
+    def settle(self, survey: Survey) -> Self:
+        """This aligner with every hyper-parameter that was left open chosen on held-out rows of the survey."""
+        from .choose import best  # choose builds on aligners
+
+        return best(self.variants(survey), survey)
+
+    def parameters(self) -> dict[str, Any]:
+        """The hyper-parameters as plain JSON values."""
+        return asdict(self)
+
+    def fit(self, x: Array, y: Array, *, keys: Array | None = None, weights: Array | None = None) -> Alignment:
+        """Align ``x`` ``(n, p)`` to ``y`` ``(n, q)``, row i of both being the same item.
+
+        ``keys`` ``(n,)``: integers that rows of one group share, so that held-out rows never see their own group.
+        ``weights`` ``(n,)``: how much each pair counts. Raises `SutureError` on arrays that do not fit together.
+        """
+        return self.fit_survey(Survey.of(Pairs.of(x, y, keys, weights), blocks=self.blocks))
+
+    def fit_survey(self, survey: Survey) -> Alignment:
+        """Align what was surveyed, open hyper-parameters settled and the provenance written down."""
+        settled = self.settle(survey)
+        fitted = settled.align(survey).to(survey.moments.dtype)
+        return Alignment(
+            fitted.maps,
+            fitted.back,
+            {"source": survey.source, "target": survey.target},
+            {"method": self.name, "params": settled.parameters(), "rows": int(survey.moments.n), **fitted.provenance},
+        )
+
+
+@dataclass(frozen=True)
+class LinearAligner(Aligner):
+    """A method that needs only the moments of the pairs. A new one writes `solve`."""
+
+    affine: ClassVar[bool] = True
+
+    @abstractmethod
+    def solve(self, moments: Moments) -> Affine:
+        """The map from source to target that these moments determine."""
+
+    def align_moments(self, moments: Moments) -> Alignment:
+        """The alignment of both spaces; one-sided unless the method has a shared space of its own."""
+        return Alignment.one_sided(self.solve(moments))
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether these hyper-parameters need the rows once more, beyond their moments."""
+        return False
+
+    def align(self, survey: Survey) -> Alignment:
+        """By the moments of all pairs."""
+        return self.align_moments(survey.moments)
+
+
+def needed_blocks(aligners: Iterable[Aligner]) -> frozenset[Block]:
+    """All blocks of the moments that any of the ``aligners`` needs."""
+    return frozenset().union(*(a.blocks for a in aligners))

@@ -1,0 +1,147 @@
+"""Held-out choice between methods: cross-fitted on the survey's sample, judged by what retrieval will see.
+
+Every sampled pair is mapped by a map that was fitted without its fold. The judge is overlap@10 on the gallery side: the
+target's own row as query, its ten nearest target rows as truth, its ten nearest mapped rows as answer, its own mate
+left out of both. (Finding one's own mate saturates and flatters: it is reported as a second witness only.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .aligner import Aligner, LinearAligner
+from .errors import RefusedError
+from .maps import Map
+from .measures.retrieval import Relevant, overlap, rank_metrics, search
+from .pairs import Pairs
+from .survey import Survey
+
+__all__ = ["Candidate", "Judge", "LabelJudge", "NeighbourJudge", "best", "cross_fit", "shuffled", "winner"]
+
+T = TypeVar("T", bound=Aligner)
+Judge = Callable[[Aligner], dict[str, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An aligner and its per-query ``metrics`` ``(m,)``; it is judged by the first, the others are witnesses."""
+
+    aligner: Aligner
+    metrics: dict[str, Tensor]
+
+    @property
+    def judged_by(self) -> str:
+        """The name of the metric that decides."""
+        return next(iter(self.metrics))
+
+    @property
+    def score(self) -> Tensor:
+        """That metric, per query."""
+        return self.metrics[self.judged_by]
+
+
+def fold_map(aligner: Aligner, survey: Survey, fold: int, parts: int | None = None) -> Map:
+    """The translation fitted without the sampled pairs of that ``fold``, from the first ``parts`` of the survey.
+
+    A method that reads rows is refitted on the sampled pairs of the other folds, which are at hand.
+    """
+    if isinstance(aligner, LinearAligner) and not aligner.reads_rows:
+        return aligner.align_moments(survey.without_fold(fold, parts)).translate()
+    keep = survey.fold != fold
+    if parts is not None:
+        keep &= survey.sample_part < parts
+    train = Survey.of(survey.sample[keep], blocks=aligner.blocks, seed=survey.seed, canaries=False)
+    return aligner.settle(train).align(train).translate()
+
+
+def cross_fit(aligner: Aligner, survey: Survey, parts: int | None = None) -> Tensor:
+    """The sampled source rows ``(m, q)`` mapped out of fold. Raises `RefusedError` where nothing can be held out."""
+    require_held_out(survey)
+    mapped: Tensor | None = None
+    for fold, rows in survey.folds():
+        out = fold_map(aligner, survey, fold, parts)(survey.sample.x[rows])
+        mapped = out.new_empty((len(survey.sample), out.shape[1])) if mapped is None else mapped
+        mapped[rows] = out
+    assert mapped is not None  # there are always folds
+    return mapped
+
+
+def require_held_out(survey: Survey) -> None:
+    """Raises `RefusedError` unless the survey's sample can be split in folds."""
+    if not survey.can_hold_out:
+        groups = len(torch.unique(survey.sample.keys))
+        raise RefusedError(
+            f"expected at least 20 pairs in at least 5 groups, some of them in each of 5 folds, to choose on held-out "
+            f"rows; got {len(survey.sample)} pairs in {groups} groups. Give more pairs, or leave nothing to choose: "
+            "--method procrustes, or another method with its parameters set."
+        )
+
+
+class NeighbourJudge:
+    """Rates an aligner by overlap@10 on the survey's sample; holds the target's own neighbours, found once."""
+
+    def __init__(self, survey: Survey) -> None:
+        require_held_out(survey)
+        self._survey = survey
+        self._own = torch.arange(len(survey.sample))
+        y = survey.sample.y
+        self._truth = search(y, y, exclude=self._own).top
+
+    def __call__(self, aligner: Aligner) -> dict[str, Tensor]:
+        """Per-query ``overlap@10`` and the mate's ``recall@1`` and ``mrr``; the first is what is judged by."""
+        return self.rate(cross_fit(aligner, self._survey))
+
+    def rate(self, mapped: Tensor) -> dict[str, Tensor]:
+        """The same for rows ``(m, q)`` that are mapped already."""
+        y = self._survey.sample.y
+        found = search(y, mapped, exclude=self._own, relevant=Relevant.mates(mapped))
+        assert found.rank is not None  # asked for above
+        ranks = rank_metrics(found.rank, self._own, len(y))
+        return {"overlap@10": overlap(found.top, self._truth), "recall@1": ranks["recall@1"], "mrr": ranks["mrr"]}
+
+
+class LabelJudge:
+    """Rates an aligner by labelled queries: nDCG@10 of target-space ``queries`` ``(m, q)`` on the mapped gallery.
+
+    ``gallery`` hands out the source-space rows block by block, as often as asked; ``relevant`` holds the right answers
+    with their source-space vectors. The map is the one that would be served: fitted on all pairs.
+    """
+
+    def __init__(
+        self, survey: Survey, queries: Tensor, gallery: Callable[[], Iterable[Tensor]], relevant: Relevant
+    ) -> None:
+        self._survey, self._queries, self._gallery, self._relevant = survey, queries, gallery, relevant
+
+    def __call__(self, aligner: Aligner) -> dict[str, Tensor]:
+        """Per-query ``ndcg@10``, ``recall@1`` and ``mrr``."""
+        mapping = aligner.align(self._survey).translate()
+        relevant = replace(self._relevant, vectors=mapping(self._relevant.vectors))
+        found = search(self._queries, map(mapping, self._gallery()), k=1, relevant=relevant)
+        assert found.rank is not None  # asked for above
+        metrics = rank_metrics(found.rank, relevant.query, len(self._queries))
+        return {name: metrics[name] for name in ("ndcg@10", "recall@1", "mrr")}
+
+
+def winner(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate with the highest mean score; the earlier, that is the simpler, on an exact tie."""
+    return max(candidates, key=lambda c: float(c.score.nanmean()))
+
+
+def best(aligners: Sequence[T], survey: Survey) -> T:
+    """The one of ``aligners``, simplest first, with the best overlap@10 out of fold."""
+    if len(aligners) == 1:
+        return aligners[0]
+    judge = NeighbourJudge(survey)
+    scores = [float(judge(aligner)["overlap@10"].mean()) for aligner in aligners]
+    return aligners[scores.index(max(scores))]
+
+
+def shuffled(pairs: Pairs, seed: int) -> Pairs:
+    """The same rows with the targets handed round: the null against which a map must stand out."""
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+    return Pairs(pairs.x, pairs.y[order], pairs.keys, pairs.weights)

@@ -1,0 +1,1 @@
+"""Linear methods: each is solved from `Moments` alone."""

@@ -1,0 +1,1 @@
+"""Relative representations: rows described by their similarities to anchor items that both spaces share."""

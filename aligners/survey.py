@@ -1,0 +1,204 @@
+"""Survey: one pass over the pairs that gathers all that fitting and judging need, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .alignment import Space
+from .arrays import as_tensor, working_dtype
+from .errors import SutureError
+from .moments import ALL_BLOCKS, Block, Moments, MomentsBuilder
+from .pairs import BLOCK_ROWS, Pairs, PairStream, mix
+
+__all__ = ["FOLDS", "Survey", "space_of"]
+
+FOLDS = 5
+SAMPLE_ROWS = 5000
+CANARIES = 256
+UNIT_TOLERANCE = 2e-3  # float16 rounds a unit row to within 1e-3
+PART_OF_BLOCK = (0, 1, 2, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What one pass over ``stream`` found.
+
+    ``parts``: moments of about a quarter, a quarter and half of the blocks, taken in turn; nested subsets of the pairs
+    come out of them for nothing. ``sample``: at most 5,000 pairs in memory, whole groups, drawn by their keys, on
+    which everything is judged; ``sample_part`` ``(m,)`` says which part each was counted in.
+    """
+
+    stream: PairStream
+    parts: tuple[Moments, ...]
+    sample: Pairs
+    sample_part: Tensor
+    source: Space
+    target: Space
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        stream: PairStream,
+        *,
+        blocks: Iterable[Block] = ALL_BLOCKS,
+        seed: int = 0,
+        sample_rows: int = SAMPLE_ROWS,
+        canaries: bool = True,
+    ) -> Survey:
+        """Survey all pairs of ``stream``. Raises `SutureError` if there are fewer than two."""
+        builders = [MomentsBuilder(blocks) for _ in range(3)]
+        sampler, norms = _Sampler(sample_rows, seed), (_Norms(), _Norms())
+        used = set()
+        size = min(BLOCK_ROWS, max(256, stream.rows // 16))
+        for i, (x, y, keys, weights) in enumerate(stream.blocks(size)):
+            x, y, part = as_tensor(x), as_tensor(y), PART_OF_BLOCK[i % 4]
+            builders[part].add(x, y, weights)
+            used.add(part)
+            sampler.add(Pairs(x, y, keys, weights), part)
+            norms[0].add(x)
+            norms[1].add(y)
+        if sampler.rows < 2:
+            raise SutureError("expected at least two pairs to fit a map on, got fewer.")
+        parts = tuple(b.moments() for i, b in enumerate(builders) if i in used)
+        sample, sample_part = sampler.result()
+        total = reduce(add, parts)
+        spaces = (
+            space_of(sample.x, sample.keys, total.mean_x, norms[0].unit, sampler.fingerprint, canaries),
+            space_of(sample.y, sample.keys, total.mean_y, norms[1].unit, sampler.fingerprint, canaries),
+        )
+        return cls(stream, parts, sample, sample_part, *spaces, seed=seed)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """The moments of all pairs."""
+        return reduce(add, self.parts)
+
+    @cached_property
+    def fold(self) -> Tensor:
+        """The fold ``(m,)``, 0 to 4, of each sampled pair: groups, in an order drawn by their keys, take turns."""
+        _, turn = torch.unique(mix(self.sample.keys, self.seed + 1), return_inverse=True)
+        return turn.remainder(FOLDS)
+
+    @property
+    def can_hold_out(self) -> bool:
+        """Whether the sample has at least 20 pairs and every fold has some."""
+        return len(self.sample) >= 20 and len(torch.unique(self.fold)) == FOLDS
+
+    def without_fold(self, fold: int, parts: int | None = None) -> Moments:
+        """Moments of the first ``parts`` parts (all by default) without the sampled pairs of that fold."""
+        cache: dict[tuple[int, int], Moments] = self.__dict__.setdefault("_without", {})
+        parts = len(self.parts) if parts is None else parts
+        if (fold, parts) not in cache:
+            total = reduce(add, self.parts[:parts])
+            rows = (self.fold == fold) & (self.sample_part < parts)
+            cache[fold, parts] = total - self._moments_of(rows) if bool(rows.any()) else total
+        return cache[fold, parts]
+
+    def _moments_of(self, rows: Tensor) -> Moments:
+        some = self.sample[rows]
+        total = self.parts[0]
+        names: tuple[Block, ...] = ("xx", "xy", "yy")
+        return Moments.of(some.x, some.y, some.weights, [b for b in names if getattr(total, b) is not None])
+
+    def folds(self) -> Iterator[tuple[int, Tensor]]:
+        """Each fold with the positions of its pairs in the sample."""
+        for k in range(FOLDS):
+            yield k, (self.fold == k).nonzero()[:, 0]
+
+
+class _Norms:
+    """Whether all rows seen so far have unit length."""
+
+    def __init__(self) -> None:
+        self.unit = True
+
+    def add(self, rows: Tensor) -> None:
+        self.unit = self.unit and all_unit(rows)
+
+
+def all_unit(rows: Tensor) -> bool:
+    """Whether all ``rows`` ``(m, dim)`` have Euclidean length 1, within what rounding to float16 does."""
+    norm = torch.linalg.vector_norm(rows, dim=1, dtype=working_dtype(rows.dtype))
+    return bool(((norm - 1).abs() <= UNIT_TOLERANCE).all())
+
+
+class _Sampler:
+    """The pairs with the smallest scrambled keys: a sample that depends neither on order nor on block size."""
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self._limit, self._seed = limit, seed
+        self._bound: int | None = None
+        self._kept: list[tuple[Pairs, Tensor, Tensor]] = []
+        self._sum, self._count = 0, 0
+
+    def add(self, pairs: Pairs, part: int) -> None:
+        dice = mix(pairs.keys, self._seed)
+        self._sum += int(mix(pairs.keys).sum())
+        self._count += len(dice)
+        chosen = dice < self._bound if self._bound is not None else torch.ones_like(dice, dtype=torch.bool)
+        if bool(chosen.any()):
+            some = pairs[chosen]  # a copy: the blocks are overwritten
+            self._kept.append((some, dice[chosen], torch.full((len(some),), part)))
+        if sum(len(dice) for _, dice, _ in self._kept) > 2 * self._limit:
+            self._cut()
+
+    def _cut(self) -> None:
+        pairs, dice, part = self._joined()
+        order = dice.argsort(stable=True)
+        if len(order) > self._limit:
+            self._bound = int(dice[order[self._limit]])
+            order = order[dice[order] < self._bound]  # a group on the edge stays out whole
+        self._kept = [(pairs[order], dice[order], part[order])]
+
+    def _joined(self) -> tuple[Pairs, Tensor, Tensor]:
+        pairs, dice, part = zip(*self._kept, strict=True)
+        return Pairs.joined(pairs), torch.cat(dice), torch.cat(part)
+
+    def result(self) -> tuple[Pairs, Tensor]:
+        self._cut()
+        pairs, _, part = self._kept[0]
+        return pairs.in_working_precision(), part
+
+    @property
+    def rows(self) -> int:
+        """The number of pairs seen."""
+        return self._count
+
+    @property
+    def fingerprint(self) -> str:
+        """Number of rows and sum of their scrambled keys, modulo 2^64: the same for the same set in any order."""
+        return f"{self._count}:{self._sum & (1 << 64) - 1:016x}"
+
+
+def space_of(rows: Tensor, keys: Tensor, mean: Tensor, unit: bool, fingerprint: str, canaries: bool) -> Space:
+    """What is remembered of the space that ``rows`` ``(m, dim)`` were drawn from; the first become canaries."""
+    dim = rows.shape[1]
+    if not canaries or len(rows) < 2:
+        return Space(dim, unit, fingerprint)
+    few = min(CANARIES, len(rows) // 2)
+    centre = mean.to(rows)
+    space = Space(dim, unit, fingerprint, centre.float(), rows[:few].float(), keys[:few])
+    return Space(dim, unit, fingerprint, space.mean, space.canaries, space.canary_keys, familiarity(space, rows[few:]))
+
+
+def familiarity(space: Space, rows: Tensor) -> tuple[float, float] | None:
+    """Mean cosine of ``rows`` ``(m, dim)`` to their nearest canary, and the same with the coordinates shuffled.
+
+    Both are centred first. Rows of the same space score as the rows did at fit time; rows of another encoder of the
+    same width score like shuffled ones. None where the space keeps no canaries or the width differs.
+    """
+    if space.canaries is None or space.mean is None or rows.shape[1] != space.dim or len(rows) == 0:
+        return None
+    anchors = normalize(space.canaries - space.mean, dim=1)
+    centred = normalize(rows.float() - space.mean, dim=1)
+    shuffle = torch.randperm(space.dim, generator=torch.Generator().manual_seed(0))
+    nearest = [float((r @ anchors.T).amax(1).mean()) for r in (centred, centred[:, shuffle])]
+    return nearest[0], nearest[1]

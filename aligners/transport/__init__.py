@@ -1,0 +1,1 @@
+"""Optimal transport between two sets of rows, on POT."""

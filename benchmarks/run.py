@@ -1,0 +1,27 @@
+"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [--data DIR] [--quick]`.
+
+Each writes `benchmarks/results/NAME.md`, a table with the command that made it, and figures beside it.
+"""
+
+import argparse
+from pathlib import Path
+
+import quality
+import speed
+
+CASES = {"speed": speed.run, "quality": quality.run}
+
+
+def main() -> None:
+    """Run the cases that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)}; all by default")
+    parser.add_argument("--data", type=Path, help="folder of sets of dumps, as described in benchmarks/quality.py")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    arguments = parser.parse_args()
+    for name in arguments.cases or CASES:
+        CASES[name](arguments.data, quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

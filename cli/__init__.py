@@ -1,0 +1,1 @@
+"""The terminal: thin commands over `suture.stitching` and `suture.aligners`. No maths here."""

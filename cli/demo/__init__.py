@@ -1,0 +1,1 @@
+"""The packaged demo: real embeddings of WordNet glosses by two sentence encoders (see NOTICE)."""

@@ -1,0 +1,237 @@
+"""`suture fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .match import Seeds, Unpaired, fit_without_pairs
+from .options import (
+    BadRowsOption,
+    Column,
+    IdColumn,
+    Ids,
+    Json,
+    Overwrite,
+    Seed,
+    Unfamiliar,
+    bad_rows_policy,
+    check_map_output,
+    open_dumps,
+    open_one,
+)
+
+if TYPE_CHECKING:
+    from ..aligners import Survey
+    from ..aligners.audit import Audit
+    from ..stitching.dumps import Pairing
+
+__all__ = ["fit"]
+
+
+def fit(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Dump of the source space: PATH or PATH::key.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Dump of the same items in the target space.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The map file to write (.safetensors).")],
+    method: Annotated[str, typer.Option(help="A name from `suture methods`, or auto: the best out of fold.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    family: Annotated[Literal["affine", "any"], typer.Option(help="What auto compares.")] = "affine",
+    column: Column = None,
+    ids: Ids = None,
+    id_column: IdColumn = None,
+    by_row: Annotated[bool, typer.Option("--by-row", help="Pair by position although there are ids.")] = False,
+    pairs: Annotated[Path | None, typer.Option(help="File of pairs, columns source and target.")] = None,
+    unpaired: Unpaired = False,
+    seeds: Seeds = None,
+    groups: Annotated[Path | None, typer.Option(help="Group of each row; a group is never split.")] = None,
+    bad_rows: BadRowsOption = "refuse",
+    allow_mispaired: Annotated[bool, typer.Option("--allow-mispaired", help="Fit although pairs look wrong.")] = False,
+    queries: Annotated[str | None, typer.Option(help="Labelled target-space queries, to choose by.")] = None,
+    gallery: Annotated[str | None, typer.Option(help="Source-space gallery that they search.")] = None,
+    relevant: Annotated[Path | None, typer.Option(help="The right gallery rows or ids of each query.")] = None,
+    gallery_ids: Annotated[Path | None, typer.Option(help="File of ids of the gallery, one a row.")] = None,
+    canaries: Annotated[bool, typer.Option(help="Keep a few rows in the map to recognise its spaces by.")] = True,
+    unfamiliar: Unfamiliar = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Fit a map of SOURCE into TARGET's space, choose it on held-out rows, and say how good it is."""
+    from ..aligners import Survey, save_alignment
+    from ..aligners.aligner import needed_blocks
+    from ..aligners.audit import PROBE
+    from ..aligners.choose import LabelJudge
+    from ..aligners.errors import UsageError
+    from ..aligners.fit import candidates
+    from ..aligners.fit import fit as choose_and_fit
+    from ..stitching.dumps import pair, read_relevant
+    from ..stitching.evaluate import label_inputs
+    from ..stitching.stream import PairedDumps
+    from .output import print_json, rows_progress, track
+    from .settings import build_aligner
+
+    started = perf_counter()
+    labels = (queries, gallery, relevant)
+    if any(labels) and not all(labels):
+        raise UsageError("--queries, --gallery and --relevant go together: all three or none.")
+    if method == "auto" and set_:
+        raise UsageError("--set goes with one --method, not with auto.")
+    without_pairs = unpaired or seeds is not None
+    if without_pairs and (by_row or pairs or groups or any(labels)):
+        raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups and labelled queries.")
+    inputs = (source, target, *labels, pairs, seeds, groups, *(ids or ()), gallery_ids)
+    check_map_output(out, *inputs, overwrite=overwrite)
+    policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
+    if without_pairs:
+        both = open_dumps((source, target), column, ids, id_column)
+        unpaired_result = fit_without_pairs(
+            both,
+            out,
+            method=method,
+            settings=set_ or [],
+            seeds=seeds,
+            seed=seed,
+            policy=policy,
+            canaries=canaries,
+            overwrite=overwrite,
+        )
+        print_json(unpaired_result) if json else show_unpaired(unpaired_result)
+        return
+    named = None if method == "auto" else build_aligner(method, set_ or [])
+    if named is not None and named.needs in ("few pairs", "no pairs"):
+        raise UsageError(f"--method {method} is for rows that are not paired: give --seeds FILE or --unpaired.")
+    dumps = open_dumps((source, target), column, ids, id_column)
+    pairing = pair(*dumps, by_row=by_row, pairs=pairs, groups=groups, bad_rows=policy)
+    labelled = None
+    if queries is not None and gallery is not None and relevant is not None:
+        q, g = open_one(queries), open_one(gallery, ids=gallery_ids)
+        labelled = (q, g, read_relevant(relevant, q, g))
+    with rows_progress(pairing.rows, "reading pairs") as advance:
+        aligners = candidates(family, pairing.rows) if named is None else (named,)
+        blocks = needed_blocks((*aligners, PROBE))
+        survey = Survey.of(PairedDumps(pairing, advance), blocks=blocks, seed=seed, canaries=canaries)
+    found = checked_pairing(survey, pairing, allow_mispaired)
+    judge = None if labelled is None else LabelJudge(survey, *label_inputs(survey, *labelled, familiar=not unfamiliar))
+    alignment = choose_and_fit(survey, aligners, judge=judge, track=track).with_provenance(
+        audit=found.as_json(),
+        pairing={k: v for k, v in pairing.report.items() if not k.endswith("_examples")},
+        requested=method,
+        seed=seed,
+    )
+    save_alignment(alignment, out, overwrite=overwrite)
+    facts = alignment.provenance
+    result = {
+        "method": facts["method"],
+        "params": facts["params"],
+        "rows": facts["rows"],
+        "source_dim": survey.stream.source_dim,
+        "target_dim": survey.stream.target_dim,
+        "held_out": facts.get("held_out"),
+        "held_out_reason": facts.get("held_out_reason"),
+        "candidates": facts["candidates"],
+        "judged_by": facts.get("judged_by"),
+        "learning_curve": facts.get("learning_curve", []),
+        "audit": facts["audit"],
+        "pairing": pairing.report,
+        "bad_rows": pairing.bad,
+        "path": str(out),
+        "seconds": round(perf_counter() - started, 3),
+    }
+    print_json(result) if json else show(result)
+
+
+def checked_pairing(survey: Survey, pairing: Pairing, allow_mispaired: bool) -> Audit:
+    """The audit of the pairing. Raises `RefusedError` where it finds wrong pairs, unless they are allowed."""
+    from ..aligners.audit import audit
+    from ..aligners.errors import RefusedError
+    from ..stitching.stream import names_of
+
+    found = audit(survey)
+    if allow_mispaired or found.verdict in ("clean", "unknown"):
+        return found
+    assert found.auc is not None  # a verdict was reached
+    if found.verdict == "unrelated":
+        raise RefusedError(
+            f"the pairs look unrelated: true pairs outscore shuffled ones in only {found.auc:.0%} of cases (50% is "
+            "chance). Are the rows of one dump shifted or shuffled against the other? Pair them by id (--ids, "
+            "--id-column, --pairs), or go on with --allow-mispaired."
+        )
+    names = names_of(pairing, found.suspects.tolist()[:10])[:10]
+    raise RefusedError(
+        f"{found.suspect_share:.1%} of {found.rows} sampled pairs look like wrong pairs (2% are tolerated), among them "
+        f"source {', '.join(map(repr, names))}. Repair them, pair by id, or go on with --allow-mispaired."
+    )
+
+
+def show_unpaired(result: dict[str, Any]) -> None:
+    """What was fitted without pairs, and what speaks for it."""
+    from .output import say
+
+    rows = " and ".join(map(str, result["unpaired_rows"]))
+    say(f"{rows} unpaired rows, {result['rows']} known pairs, {result['source_dim']} -> {result['target_dim']} dims.")
+    say(f"Evidence: {result['evidence']}")
+    say(f"{result['method']} -> {result['path']} in {result['seconds']:.1f} s", style="bold")
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result as tables."""
+    from .output import interval, plain, say, table
+
+    say(
+        f"{result['rows']} pairs by {result['pairing']['by']}, {result['source_dim']} -> {result['target_dim']} dims. "
+        + pairing_line(result["audit"])
+    )
+    metric = result["judged_by"]
+    if len(result["candidates"]) > 1:
+        table(
+            ("candidate", metric, "difference to the best", "finds its mate (R@1)"),
+            [
+                (
+                    f"{c['method']} {changed(c['params'])}",
+                    interval(c[metric]),
+                    interval(c["difference"]),
+                    plain(c["witness"].get("recall@1", float("nan"))),
+                )
+                for c in result["candidates"][:6]
+            ],
+        )
+    if result["held_out"] is None:
+        say(f"Not judged: {result['held_out_reason']}.")
+    else:
+        columns = ("overlap@10", "ndcg@10", "recall@1", "mrr", "cosine", "r2")
+        table(
+            ("held out", *columns),
+            [
+                (s["name"], *(interval(s["metrics"][c]) for c in columns))
+                if s["metrics"]
+                else (s["name"], *("-" for _ in columns))
+                for s in result["held_out"]["strategies"]
+            ],
+        )
+        say("ndcg, recall and mrr find a row's own mate, which flatters; judge a map by `suture evaluate`.")
+    if len(result["learning_curve"]) > 1:
+        last = result["learning_curve"][-1]
+        verdict = "more pairs would help" if last["gain"]["low"] > 0.002 else "more pairs would hardly help"
+        say(f"The last doubling of pairs gained {interval(last['gain'])} overlap@10: {verdict}.")
+    took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
+    chosen = f"{result['method']} {changed(result['params'])}".strip()
+    say(f"{chosen} -> {result['path']}{took}", style="bold")
+
+
+def pairing_line(audit: dict[str, Any]) -> str:
+    """What the audit of the pairing says, in a sentence."""
+    if audit["auc"] is None:
+        return "Too few pairs to tell wrong ones from right ones."
+    told = f"True pairs outscore shuffled ones in {audit['auc']:.1%} of cases"
+    if audit["verdict"] == "unknown":
+        return f"{told}: single wrong pairs cannot be told here."
+    return f"{told}; {audit['suspect_share']:.1%} suspects."
+
+
+def changed(params: dict[str, Any]) -> str:
+    """The parameters that differ from nothing, briefly."""
+    shown = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items() if v not in (None, False)]
+    return " ".join(shown)

@@ -1,0 +1,47 @@
+"""The `suture` command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .apply import apply
+from .boundary import Commands
+from .compose import compose, invert
+from .demo.command import demo
+from .evaluate import evaluate
+from .fit import fit
+from .inspect import inspect
+from .match import match
+from .methods import methods
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="suture",
+    cls=Commands,
+    help="Align latent spaces after the fact: fit a map between two embedding dumps, judge it honestly, use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (fit, match, apply, evaluate, inspect, compose, invert, methods, demo):
+    app.command()(command)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        typer.echo(f"suture {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Align latent spaces after the fact: fit a map between two embedding dumps, judge it honestly, use it."""

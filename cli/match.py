@@ -1,0 +1,197 @@
+"""`suture match`, and what `suture fit` does without pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import (
+    BadRowsOption,
+    Column,
+    IdColumn,
+    Ids,
+    Json,
+    Overwrite,
+    Seed,
+    Unfamiliar,
+    bad_rows_policy,
+    check_output,
+    open_dumps,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..aligners import Alignment
+    from ..stitching.dumps import BadRows, Dump
+
+__all__ = ["Seeds", "Unpaired", "fit_without_pairs", "match"]
+
+Seeds = Annotated[
+    Path | None, typer.Option(help="Few known pairs of dumps that are otherwise unpaired: columns source and target.")
+]
+Unpaired = Annotated[bool, typer.Option("--unpaired", help="The rows do not correspond; nothing is known of pairs.")]
+
+
+def match(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Dump of the source space: PATH or PATH::key.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Dump of the target space.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .csv, .jsonl or .parquet.")],
+    seeds: Seeds = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="A map file made by suture fit.")] = None,
+    method: Annotated[str, typer.Option(help="Unpaired method; auto: seeded with --seeds, else vecmap.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Each target once at most (Hungarian).")] = False,
+    column: Column = None,
+    ids: Ids = None,
+    id_column: IdColumn = None,
+    bad_rows: BadRowsOption = "refuse",
+    unfamiliar: Unfamiliar = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Find which row of TARGET belongs to each row of SOURCE: columns source, target, confidence.
+
+    Confidence: how much better the match is than the next (CSLS), 0 a coin flip. --json keys: rows, source_rows,
+    target_rows, method, mutual (share of matches that are mutual), median_confidence, agreement, known, path, seconds.
+    """
+    from ..aligners import load
+    from ..aligners.errors import UsageError
+    from ..stitching.match import MATCH_FORMATS, known_pairs, write_matches
+    from ..stitching.match import match as match_rows
+    from .output import print_json, rows_progress, say
+
+    started = perf_counter()
+    if out.suffix not in MATCH_FORMATS:
+        raise UsageError(f"--out: expected one of {', '.join(MATCH_FORMATS)}, got {out}.")
+    if map_file is not None and (seeds is not None or method != "auto" or set_):
+        raise UsageError("--map is a map that is fitted already; leave --seeds, --method and --set off.")
+    inputs = (source, target, seeds, map_file, *(ids or ()))
+    check_output(out, *inputs, overwrite=overwrite)
+    policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
+    dumps = open_dumps((source, target), column, ids, id_column)
+    known = None if seeds is None else known_pairs(dumps[0], dumps[1], seeds)
+    if map_file is not None:
+        alignment = load(map_file)
+    else:
+        alignment = aligned(dumps, method, set_ or [], known, seed, policy, canaries=True)
+    with rows_progress(dumps[0].rows, "matching rows") as advance:
+        found = match_rows(
+            alignment,
+            *dumps,
+            seeds=known,
+            one_to_one=one_to_one,
+            bad_rows=policy,
+            familiar=not unfamiliar,
+            advance=advance,
+        )
+    write_matches(out, found, *dumps, overwrite=overwrite)
+    result = {
+        "rows": len(found.source),
+        "source_rows": dumps[0].rows,
+        "target_rows": dumps[1].rows,
+        "method": alignment.provenance["method"],
+        "mutual": found.mutual,
+        "median_confidence": float(found.confidence.median()),
+        "agreement": alignment.provenance.get("agreement"),
+        "known": 0 if known is None else len(known),
+        "path": str(out),
+        "seconds": round(perf_counter() - started, 3),
+    }
+    if json:
+        print_json(result)
+        return
+    say(f"{result['rows']} matches by {result['method']}; {result['mutual']:.0%} are mutual; {evidence(alignment)}")
+    say(f"-> {out} in {result['seconds']:.1f} s", style="bold")
+
+
+def aligned(
+    dumps: list[Dump],
+    method: str,
+    settings: list[str],
+    known: Tensor | None,
+    seed: int,
+    policy: BadRows,
+    *,
+    canaries: bool,
+) -> Alignment:
+    """The alignment by an unpaired method. Raises `UsageError` for a method that needs pairs."""
+    from ..aligners.errors import UsageError
+    from ..aligners.unpaired.base import UnpairedAligner
+    from ..stitching.match import fit_unpaired
+    from .settings import build_aligner
+
+    name = method if method != "auto" else ("seeded" if known is not None else "vecmap")
+    aligner = build_aligner(name, settings)
+    if not isinstance(aligner, UnpairedAligner):
+        raise UsageError(f"--method {name} is fitted on pairs; without them there are {', '.join(unpaired_methods())}.")
+    return fit_unpaired(aligner, *dumps, seeds=known, seed=seed, bad_rows=policy, canaries=canaries)
+
+
+def unpaired_methods() -> list[str]:
+    """The names of the methods that need no pairs, or a few."""
+    from ..aligners import ALIGNERS
+    from ..aligners.unpaired.base import UnpairedAligner
+
+    return [name for name, kind in ALIGNERS.items() if issubclass(kind, UnpairedAligner)]
+
+
+def fit_without_pairs(
+    dumps: list[Dump],
+    out: Path,
+    *,
+    method: str,
+    settings: list[str],
+    seeds: Path | None,
+    seed: int,
+    policy: BadRows,
+    canaries: bool,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Fit, save, and say what is known of it.
+
+    Keys: method, params, rows (known pairs), unpaired_rows, source_dim, target_dim, agreement, mutual_neighbours,
+    held_out and held_out_reason, path, seconds.
+    """
+    from ..aligners import save_alignment
+    from ..stitching.match import known_pairs
+
+    started = perf_counter()
+    known = None if seeds is None else known_pairs(dumps[0], dumps[1], seeds)
+    reason = "no pairs are left to hold out; 'agreement' of two maps fitted on separate halves is the evidence"
+    alignment = aligned(dumps, method, settings, known, seed, policy, canaries=canaries).with_provenance(
+        requested=method, seed=seed, held_out=None, held_out_reason=reason
+    )
+    save_alignment(alignment, out, overwrite=overwrite)
+    keys = (
+        "method",
+        "params",
+        "rows",
+        "unpaired_rows",
+        "agreement",
+        "mutual_neighbours",
+        "held_out",
+        "held_out_reason",
+    )
+    return {
+        **{key: alignment.provenance[key] for key in keys},
+        "source_dim": dumps[0].dim,
+        "target_dim": dumps[1].dim,
+        "path": str(out),
+        "seconds": round(perf_counter() - started, 3),
+        "evidence": evidence(alignment),
+    }
+
+
+def evidence(alignment: Alignment) -> str:
+    """What speaks for a map that was made without pairs, in a sentence."""
+    facts = alignment.provenance
+    if facts.get("agreement") is not None:
+        return f"maps fitted on separate halves agree on {facts['agreement']:.0%} of nearest targets (chance: none)."
+    if facts.get("mutual_neighbours") is not None:
+        return f"{facts['mutual_neighbours']:.0%} of rows are mutual nearest neighbours."
+    return "the map was fitted before."

@@ -1,0 +1,1 @@
+"""Using maps: dumps in and out, applying and evaluating a map on them. Never sees the terminal."""

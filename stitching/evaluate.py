@@ -1,0 +1,293 @@
+"""Evaluating a map where it will serve: new queries on the whole mapped gallery, beside doing nothing and doing all."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..aligners.alignment import Alignment
+from ..aligners.errors import RefusedError, UsageError
+from ..aligners.measures.bootstrap import Bootstrap
+from ..aligners.measures.retrieval import METRICS, Relevant, overlap, rank_metrics, search
+from ..aligners.recognise import require_side, require_space
+from ..aligners.survey import Survey
+from .apply import BLOCK, serving_map
+from .dumps import BadRows, Dump, Screen, pair
+
+__all__ = ["evaluate"]
+
+T = TypeVar("T")
+Track = Callable[[Sequence[T], str], Iterable[T]]
+
+MEANING = {
+    "map": "target-space queries on the mapped source gallery",
+    "stay": "source-space queries on the source gallery: doing nothing",
+    "re-embed": "target-space queries on the target gallery: what the map stands in for",
+    "identity": "target-space queries on the source gallery as it is",
+    "mean": "target-space queries on a gallery that holds the target's mean everywhere",
+    "shuffled": "target-space queries on the mapped gallery with its rows handed round",
+}
+DEFINITIONS = {
+    "recall@k": "share of a query's relevant rows among the first k, averaged over queries",
+    "mrr": "1 / rank of the first relevant row",
+    "ndcg@10": "binary gains, discount 1/log2(1+rank), over the best possible",
+    "overlap@10": "share of the ten rows that the target's own queries find in the target's own gallery",
+    "interval": "95 % percentile bootstrap over queries, 2000 draws, paired between strategies",
+}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Rows in float32: ``blocks`` hands them out, each block overwritten by the next, and ``rows`` finds some."""
+
+    blocks: Callable[[], Iterator[Tensor]]
+    rows: Callable[[Tensor], Tensor]
+
+    def all(self) -> Tensor:
+        """All of them."""
+        return torch.cat([block.clone() for block in self.blocks()])
+
+
+@dataclass(frozen=True)
+class Gallery(Reader):
+    """One gallery to search, and the queries that search it."""
+
+    queries: Tensor
+
+
+def untracked(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items, with nobody watching."""
+    return items
+
+
+def evaluate(
+    alignment: Alignment,
+    queries: Dump,
+    gallery: Dump,
+    *,
+    source_queries: Dump | None = None,
+    target_gallery: Dump | None = None,
+    relevant: Sequence[Any] | None = None,
+    by_row: bool = False,
+    familiar: bool = True,
+    seed: int = 0,
+    track: Track[Any] = untracked,
+) -> dict[str, Any]:
+    """Every strategy that the inputs allow, as plain JSON values.
+
+    ``queries`` and ``target_gallery`` are target-space dumps, ``gallery`` and ``source_queries`` source-space ones;
+    ``relevant`` holds, for each query, an array of the gallery rows that are right. Queries, and galleries, that have
+    ids are matched by them unless ``by_row``. Ranking is exact, by cosine, over the whole gallery, which is read block
+    by block. Raises `RefusedError` on rows of the wrong side, and `UsageError` where there is nothing to judge by.
+    """
+    if relevant is None and target_gallery is None:
+        raise UsageError(
+            "nothing to judge by: give the right answers (--relevant), or the target's own vectors of the gallery "
+            "(--target-gallery), or both."
+        )
+    q = all_rows(queries)
+    require_side(alignment, "target", q, queries.name, behaviour=familiar)
+    require_first(alignment, "source", gallery, familiar=familiar)
+    mapping, _ = serving_map(alignment)
+    own = Reader(lambda: screened(gallery), lambda r: rows_of(gallery, r))
+    galleries: dict[str, Gallery | str] = {
+        "map": Gallery(lambda: map(mapping, own.blocks()), lambda r: mapping(own.rows(r)), q),
+        "stay": "needs the source-space queries (--source-queries)",
+        "re-embed": "needs the target's own vectors of the gallery (--target-gallery)",
+        "identity": f"the spaces have {gallery.dim} and {queries.dim} dims",
+        "mean": mean_gallery(alignment, q, gallery),
+    }
+    if source_queries is not None:
+        require_first(alignment, "source", source_queries, familiar=familiar)
+        old = in_order_of(queries, source_queries, by_row=by_row).all()
+        galleries["stay"] = Gallery(own.blocks, own.rows, old)
+    if target_gallery is not None:
+        require_first(alignment, "target", target_gallery, familiar=familiar)
+        native = in_order_of(gallery, target_gallery, by_row=by_row)
+        galleries["re-embed"] = Gallery(native.blocks, native.rows, q)
+    if gallery.dim == queries.dim:
+        galleries["identity"] = Gallery(own.blocks, own.rows, q)
+    answers = None if relevant is None else flat(relevant, len(q), gallery.rows)
+    found: dict[str, dict[str, Tensor]] = {}
+    truth: Tensor | None = None
+    for name in track(("re-embed", "map", "stay", "identity", "mean", "shuffled"), "searching"):
+        where = galleries["map" if name == "shuffled" else name]
+        if isinstance(where, str):
+            continue
+        order = permutation(gallery.rows, seed) if name == "shuffled" else None
+        top, found[name] = searched(where, answers, order)
+        truth = top if name == "re-embed" else truth
+        if truth is not None:
+            found[name]["overlap@10"] = overlap(top, truth)
+    strategies = summary(found, galleries, len(q), seed)
+    return {
+        "queries": len(q),
+        "gallery_rows": gallery.rows,
+        "queries_with_answers": None if answers is None else len(torch.unique(answers[0])),
+        "strategies": strategies,
+        "conclusion": conclusion(strategies),
+        "definitions": DEFINITIONS,
+        "seed": seed,
+    }
+
+
+def searched(
+    where: Gallery, answers: tuple[Tensor, Tensor] | None, order: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows found ``(m, 10)`` and the metrics per query; ``order`` hands the gallery's rows round."""
+    relevant = None
+    if answers is not None:
+        query, row = answers
+        moved = row if order is None else order[row]
+        relevant = Relevant(query, moved, where.rows(moved))
+    hits = search(where.queries, where.blocks(), relevant=relevant)
+    top = hits.top if order is None else order.argsort()[hits.top]
+    if relevant is None or hits.rank is None:
+        return top, {}
+    return top, rank_metrics(hits.rank, relevant.query, len(where.queries))
+
+
+def summary(
+    found: dict[str, dict[str, Tensor]], galleries: dict[str, Gallery | str], queries: int, seed: int
+) -> list[dict[str, Any]]:
+    """One entry a strategy: each metric with its interval, and its paired difference to ``stay``."""
+    columns = {f"{name} {metric}": v for name, metrics in found.items() for metric, v in metrics.items()}
+    boot = Bootstrap(columns, seed=seed)
+    entries: list[dict[str, Any]] = []
+    for name, what in MEANING.items():
+        if name not in found:
+            entries.append({"name": name, "what": what, "metrics": None, "difference": None, "reason": galleries[name]})
+            continue
+        metrics: dict[str, Any] = {}
+        difference: dict[str, Any] = {}
+        for metric in METRICS:
+            key, base = f"{name} {metric}", f"stay {metric}"
+            if key not in columns:
+                needs = "--target-gallery" if metric == "overlap@10" else "--relevant"
+                metrics[metric] = {"estimate": None, "low": None, "high": None, "reason": f"needs {needs}"}
+                continue
+            metrics[metric] = boot.mean(key).as_json()
+            if base in columns and name != "stay":
+                difference[metric] = boot.difference(key, base).as_json()
+        entries.append(
+            {"name": name, "what": what, "metrics": metrics, "difference": difference or None, "reason": None}
+        )
+    return entries
+
+
+def conclusion(strategies: Sequence[dict[str, Any]]) -> str:
+    """What the table says about the map, in one sentence."""
+    by_name = {s["name"]: s for s in strategies}
+    mapped, stay = by_name["map"], by_name["stay"]
+    metric = "ndcg@10" if mapped["metrics"]["ndcg@10"]["estimate"] is not None else "overlap@10"
+    score = mapped["metrics"][metric]["estimate"]
+    if stay["metrics"] is None:
+        return (
+            f"The mapped gallery scores {metric} {score:.3f}; whether that beats staying on the source encoder cannot "
+            f"be told: staying {stay['reason']}."
+        )
+    d = mapped["difference"][metric]
+    old = stay["metrics"][metric]["estimate"]
+    interval = f"difference {d['estimate']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
+    if d["low"] == d["high"] == 0:
+        return f"Mapping and staying on the source encoder find the same: {metric} {score:.3f} either way."
+    if d["low"] > 0:
+        return (
+            f"The mapped gallery beats staying on the source encoder: {metric} {score:.3f} against {old:.3f}, "
+            f"{interval}."
+        )
+    if d["high"] < 0:
+        return f"Stay: the mapped gallery loses to doing nothing, {metric} {score:.3f} against {old:.3f}, {interval}."
+    return (
+        f"Undecided between mapping and staying: {metric} {score:.3f} against {old:.3f}, {interval}; more queries "
+        "would tell."
+    )
+
+
+def label_inputs(
+    survey: Survey, queries: Dump, gallery: Dump, relevant: Sequence[Any], *, familiar: bool = True
+) -> tuple[Tensor, Callable[[], Iterator[Tensor]], Relevant]:
+    """Labelled queries as `LabelJudge` takes them: query rows, gallery blocks, and the right answers.
+
+    Raises `RefusedError` on rows that cannot be of the spaces that were surveyed.
+    """
+    spaces = {"source": survey.source, "target": survey.target}
+    for side, dump in (("target", queries), ("source", gallery)):
+        require_space(spaces, side, next(screened(dump)), dump.name, behaviour=familiar)
+    query, row = flat(relevant, queries.rows, gallery.rows)
+    return all_rows(queries), lambda: screened(gallery), Relevant(query, row, rows_of(gallery, row))
+
+
+def flat(relevant: Sequence[Any], queries: int, rows: int) -> tuple[Tensor, Tensor]:
+    """The right answers as two aligned lists, query and gallery row, sorted by query."""
+    if len(relevant) != queries:
+        raise RefusedError(f"expected right answers for each of {queries} queries, got {len(relevant)} of them.")
+    each = [np.unique(np.asarray(r, np.int64)) for r in relevant]  # an answer named twice counts once
+    query = torch.from_numpy(np.repeat(np.arange(queries), list(map(len, each))))
+    row = torch.from_numpy(np.concatenate(each))
+    if not len(row):
+        raise RefusedError("expected at least one query with a right answer, got none.")
+    if int(row.min()) < 0 or int(row.max()) >= rows:
+        raise RefusedError(f"expected right answers among the {rows} gallery rows, got row {int(row.max())}.")
+    return query, row
+
+
+def permutation(n: int, seed: int) -> Tensor:
+    """A fixed random order of ``n`` rows."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def all_rows(dump: Dump) -> Tensor:
+    """All rows ``(m, dim)`` of a dump that fits in memory, bad ones refused."""
+    return Reader(lambda: screened(dump), lambda rows: rows_of(dump, rows)).all()
+
+
+def screened(dump: Dump) -> Iterator[Tensor]:
+    """The blocks of a dump in float32, bad rows refused at the end; each is overwritten by the next."""
+    with Screen(BadRows(), dump) as screen:
+        start = 0
+        for block in dump.blocks():
+            screen.keep((block,), (np.arange(start, start + len(block)),))
+            start += len(block)
+            if not screen.refusing:
+                yield torch.from_numpy(block).float()
+
+
+def require_first(alignment: Alignment, side: str, dump: Dump, *, familiar: bool) -> None:
+    """Refuse a dump whose first rows cannot be of that side."""
+    require_side(alignment, side, next(screened(dump)), dump.name, behaviour=familiar)
+
+
+def rows_of(dump: Dump, rows: Tensor) -> Tensor:
+    """The named rows of a dump."""
+    return torch.from_numpy(dump.gather(rows.numpy())).float()
+
+
+def mean_gallery(alignment: Alignment, queries: Tensor, gallery: Dump) -> Gallery | str:
+    """A gallery that predicts the target's mean for every row."""
+    space = alignment.spaces.get("target")
+    if space is None or space.mean is None:
+        return "this map keeps no mean of its target space"
+    mean = space.mean
+
+    def blocks() -> Iterator[Tensor]:
+        for start in range(0, gallery.rows, BLOCK):
+            yield mean.expand(min(BLOCK, gallery.rows - start), -1)
+
+    return Gallery(blocks, lambda rows: mean.expand(len(rows), -1), queries)
+
+
+def in_order_of(first: Dump, second: Dump, *, by_row: bool) -> Reader:
+    """The rows of ``second`` that belong to those of ``first``, in its order."""
+    pairing = pair(first, second, by_row=by_row)
+    if pairing.rows != first.rows:
+        raise RefusedError(
+            f"expected all {first.rows} rows of {first.name} in {second.name} too, it has {pairing.rows} of them."
+        )
+    if pairing.report["order"] == "same":
+        return Reader(lambda: screened(second), lambda rows: rows_of(second, rows))
+    whole = torch.cat([torch.from_numpy(y.copy()) for _, y, _ in pairing.blocks()]).float()
+    return Reader(lambda: iter(torch.split(whole, BLOCK)), lambda rows: whole[rows])

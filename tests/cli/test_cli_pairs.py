@@ -1,0 +1,217 @@
+"""Pairing: which rows belong together, what is refused as a guess, and how few pairs are enough."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from suture.aligners import load
+
+Fails = Callable[..., str]
+Rows = Callable[[str], Any]
+Run = Callable[..., Any]
+QUICK = ("--method", "procrustes")
+
+
+@pytest.fixture
+def fit(world: Path, here: Path) -> tuple[object, ...]:
+    return ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "m.safetensors", *QUICK)
+
+
+def test_unequal_lengths(fails: Fails, world: Path, here: Path) -> None:
+    said = fails(3, "fit", world / "fit.a.npy", world / "gallery.b.npy", "-o", "m.safetensors")
+    assert "320" in said
+    assert "500" in said
+    assert "--pairs" in said
+
+
+def test_ids_that_do_not_determine_pairs(
+    fails: Fails, fit: tuple[object, ...], here: Path, world: Path, rows: Rows
+) -> None:
+    ids = rows("ids")
+    twice = ids.copy()
+    twice[5] = twice[4]
+    np.save("twice.npy", twice)
+    np.save("other.npy", np.char.add(ids, " bis"))
+    np.save("short.npy", ids[:-1])
+    np.save("whole.npy", np.arange(320))
+    good = world / "ids.npy"
+    for second, said in (
+        ("twice.npy", "'item 4' (2 times)"),
+        ("other.npy", "'item 0 bis'"),
+        ("short.npy", "319"),
+        ("whole.npy", "int"),
+    ):
+        assert said in fails(3, *fit, "--ids", good, "--ids", second)
+    np.savez("inside.npz", x=rows("fit.a"), id=ids)
+    said = fails(3, "fit", "inside.npz", world / "fit.b.npy", "-o", "m.safetensors")
+    assert "fit.b.npy has none" in said
+    assert "--by-row" in said
+
+
+def test_by_row_and_by_table(suture: Run, world: Path, here: Path, rows: Rows) -> None:
+    order = np.random.default_rng(0).permutation(320)
+    np.savez("old.npz", x=rows("fit.a"), id=rows("ids"))
+    np.save("new.npy", rows("fit.b")[order])
+    np.save("same.npy", rows("fit.b"))
+    done = suture("fit", "old.npz", "same.npy", "-o", "row.safetensors", "--by-row", *QUICK, "--json").json
+    assert done["pairing"]["by"] == "row"
+    where = np.argsort(order)
+    lines = [f"item {i},{where[i]}" for i in range(300)]
+    Path("pairs.csv").write_text("source,target\n" + "\n".join(lines) + "\n")
+    done = suture("fit", "old.npz", "new.npy", "-o", "table.safetensors", "--pairs", "pairs.csv", *QUICK, "--json").json
+    assert (done["pairing"]["by"], done["rows"]) == ("pairs", 300)
+    assert done["audit"]["verdict"] == "clean"
+
+
+def test_shifted_rows(fails: Fails, suture: Run, world: Path, here: Path, rows: Rows) -> None:
+    np.save("shifted.npy", np.roll(rows("fit.b"), 1, axis=0))
+    words = ("fit", world / "fit.a.npy", "shifted.npy", "-o", "m.safetensors")
+    said = fails(3, *words)
+    assert "shifted or shuffled" in said
+    assert "--allow-mispaired" in said
+    suture(*words, *QUICK, "--allow-mispaired")
+
+
+def test_a_tenth_of_the_pairs_is_wrong(fails: Fails, suture: Run, world: Path, here: Path, rows: Rows) -> None:
+    target = rows("fit.b").copy()
+    target[:32] = np.roll(target[:32], 1, axis=0)
+    np.save("wrong.npy", target)
+    words = ("fit", world / "fit.a.npy", "wrong.npy", "--ids", world / "ids.npy", "-o", "m.safetensors", *QUICK)
+    said = fails(3, *words)
+    named = [part.split("'")[0] for part in said.split("'item ")[1:]]
+    assert len(named) == 10
+    assert sum(int(name) < 32 for name in named) >= 9
+    assert "--allow-mispaired" in said
+    allowed = suture(*words, "--allow-mispaired", "--json").json
+    assert allowed["audit"]["verdict"] == "mispaired"
+    assert allowed["audit"]["suspect_share"] == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("pairs", [3, 10, 19])
+def test_too_few_pairs_to_choose(fails: Fails, suture: Run, here: Path, rows: Rows, pairs: int) -> None:
+    np.save("x.npy", rows("fit.a")[:pairs])
+    np.save("y.npy", rows("fit.b")[:pairs])
+    fit = ("fit", "x.npy", "y.npy", "-o", "m.safetensors")
+    said = fails(3, *fit)
+    assert f"got {pairs} pairs" in said
+    assert "--method procrustes" in said
+    done = suture(*fit, *QUICK, "--json").json
+    assert done["held_out"] is None
+    assert f"{pairs} pairs in {pairs} groups are too few" in done["held_out_reason"]
+    assert done["candidates"] == []
+    assert suture("inspect", "m.safetensors", "--json").json["held_out"] is None
+    assert "Not judged" in suture(*fit, *QUICK, "--overwrite").out
+    assert np.isfinite(load("m.safetensors").translate()(rows("gallery.a"))).all()
+
+
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_no_pairs_at_all(fails: Fails, here: Path, rows: Rows, pairs: int) -> None:
+    np.save("x.npy", rows("fit.a")[:pairs])
+    np.save("y.npy", rows("fit.b")[:pairs])
+    fails(1, "fit", "x.npy", "y.npy", "-o", "m.safetensors", *QUICK)
+
+
+def test_fewer_pairs_than_dims(suture: Run, here: Path, rows: Rows) -> None:
+    """30 pairs of 24 and 120 dims: every candidate is finite, and the choice is made."""
+    wide = np.concatenate([rows("fit.b")[:30]] * 4, axis=1) / 2
+    np.save("x.npy", rows("fit.a")[:30])
+    np.save("wide.npy", wide)
+    for source, target in (("x", "wide"), ("wide", "x")):
+        done = suture("fit", f"{source}.npy", f"{target}.npy", "-o", f"{source}.safetensors", "--json").json
+        assert done["held_out"]["strategies"][0]["metrics"]["overlap@10"]["estimate"] > 0.4
+        assert done["audit"]["verdict"] == "unknown"
+
+
+def test_groups_stay_together(suture: Run, here: Path) -> None:
+    """Chunks of a document are near copies of each other: apart, they tell the map what it is asked."""
+    rng = np.random.default_rng(0)
+    latent = np.repeat(rng.normal(size=(60, 40)), 5, axis=0) + 0.02 * rng.normal(size=(300, 40))
+    for name, dim in (("x", 40), ("y", 40)):
+        # Each document has noise of its own in each space, which its chunks share.
+        own = np.repeat(rng.normal(size=(60, dim)), 5, axis=0)
+        np.save(f"{name}.npy", (latent @ rng.normal(size=(40, dim)) / 6 + own).astype(np.float32))
+    Path("documents.txt").write_text("".join(f"document {i // 5}\n" for i in range(300)))
+    score = {}
+    for name, words in (("apart", ()), ("together", ("--groups", "documents.txt"))):
+        done = suture(
+            *("fit", "x.npy", "y.npy", "-o", f"{name}.safetensors", "--method", "ridge", "--json"),
+            *("--allow-mispaired", *words),
+        ).json
+        score[name] = done["held_out"]["strategies"][0]["metrics"]["r2"]
+    assert score["together"]["high"] < score["apart"]["low"]
+    Path("short.txt").write_text("a\n")
+
+
+def test_groups_of_another_dump(fails: Fails, fit: tuple[object, ...]) -> None:
+    Path("short.txt").write_text("a\nb\n")
+    said = fails(3, *fit, "--groups", "short.txt")
+    assert "2 group labels" in said
+    assert "320 rows" in said
+
+
+def test_the_same_command_writes_the_same_bytes(suture: Run, world: Path, here: Path, ab: Path) -> None:
+    for name in ("one", "two"):
+        suture("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", f"{name}.safetensors")
+    assert Path("one.safetensors").read_bytes() == Path("two.safetensors").read_bytes() == ab.read_bytes()
+
+
+def test_the_order_of_the_rows_does_not_matter(suture: Run, world: Path, here: Path, rows: Rows) -> None:
+    rng = np.random.default_rng(5)
+    for name in ("a", "b"):
+        order = rng.permutation(320)
+        whole = rows(f"fit.{name}").astype(np.float64)
+        np.savez(f"{name}.npz", x=whole, id=rows("ids"))
+        np.savez(f"shuffled.{name}.npz", x=whole[order], id=rows("ids")[order])
+    done = [
+        suture("fit", f"{kind}a.npz", f"{kind}b.npz", "-o", f"{kind}m.safetensors", "--json").json
+        for kind in ("", "shuffled.")
+    ]
+    assert done[0]["params"] == done[1]["params"]
+    assert done[0]["pairing"]["order"] == "same"
+    assert done[1]["pairing"]["order"] == "joined"
+    one, two = (load(f"{kind}m.safetensors") for kind in ("", "shuffled."))
+    np.testing.assert_allclose(one.translate()(np.eye(24)), two.translate()(np.eye(24)), atol=1e-10)
+    assert one.spaces["source"].fingerprint == two.spaces["source"].fingerprint
+    key = "overlap@10"
+    ours, theirs = (d["held_out"]["strategies"][0]["metrics"][key]["estimate"] for d in done)
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_choice_by_labelled_queries(suture: Run, world: Path, here: Path) -> None:
+    labels = ("--queries", world / "query.b.npy", "--gallery", world / "gallery.a.npy", "--relevant")
+    fit = ("fit", world / "fit.a.npy", world / "fit.b.npy", "--json", "-o")
+    done = suture(*fit, "rows.safetensors", *labels, world / "right.npy").json
+    assert done["judged_by"] == "ndcg@10"
+    scores = [c["ndcg@10"]["estimate"] for c in done["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0.2
+    # What evaluate measures of the chosen map is what it was chosen by.
+    judged = suture("evaluate", "rows.safetensors", *labels, world / "right.npy", "--json").json
+    assert judged["strategies"][0]["metrics"]["ndcg@10"]["estimate"] == pytest.approx(scores[0], abs=1e-9)
+    # The same answers by id.
+    gids = np.load(world / "gids.npy")
+    Path("right.json").write_text(str([[int(gids[row])] for row in np.load(world / "right.npy")]))
+    by_id = suture(*fit, "ids.safetensors", *labels, "right.json", "--gallery-ids", world / "gids.npy").json
+    assert by_id["candidates"] == done["candidates"]
+
+
+def test_labels_judge_few_pairs(suture: Run, world: Path, here: Path, rows: Rows) -> None:
+    """With labelled queries a choice can be made although nothing can be held out."""
+    np.save("x.npy", rows("fit.a")[:15])
+    np.save("y.npy", rows("fit.b")[:15])
+    labels = (
+        "--queries",
+        world / "query.b.npy",
+        "--gallery",
+        world / "gallery.a.npy",
+        "--relevant",
+        world / "right.npy",
+    )
+    done = suture("fit", "x.npy", "y.npy", "-o", "m.safetensors", *labels, "--json").json
+    assert done["judged_by"] == "ndcg@10"
+    assert len(done["candidates"]) > 2
+    assert done["held_out"] is None
+    assert "15 pairs in 15 groups are too few" in done["held_out_reason"]
