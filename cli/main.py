@@ -13,6 +13,7 @@ from .compose import compose, invert
 from .demo.command import demo
 from .evaluate import evaluate
 from .fit import fit
+from .gallery.group import gallery
 from .inspect import inspect
 from .match import match
 from .methods import methods
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 for command in (fit, match, apply, evaluate, inspect, compose, invert, methods, demo):
     app.command()(command)
+app.add_typer(gallery)
 
 
 def show_version(asked: bool) -> None:

@@ -1,0 +1,1 @@
+"""`suture gallery`: one file a command, `group.py` for the group."""

@@ -1,0 +1,18 @@
+"""`suture gallery`: the group of commands that move a retrieval gallery to another encoder. One thin file a command."""
+
+from __future__ import annotations
+
+import typer
+
+__all__ = ["gallery"]
+
+gallery = typer.Typer(
+    name="gallery",
+    help="Know whether to move a retrieval gallery to a new encoder, and move it.",
+    no_args_is_help=True,
+)
+
+
+@gallery.callback()
+def main() -> None:
+    """Know whether to move a retrieval gallery to a new encoder, and move it."""
