@@ -57,7 +57,8 @@ def match(
     """Find which row of TARGET belongs to each row of SOURCE: columns source, target, confidence.
 
     Confidence: how much better the match is than the next (CSLS), 0 a coin flip. --json keys: rows, source_rows,
-    target_rows, method, mutual (share of matches that are mutual), median_confidence, agreement, known, path, seconds.
+    target_rows, method, mutual (share of matches that are mutual), median_confidence, agreement, seeds_found,
+    known, path, seconds.
     """
     from ..aligners import load
     from ..aligners.errors import UsageError
@@ -98,6 +99,7 @@ def match(
         "mutual": found.mutual,
         "median_confidence": float(found.confidence.median()),
         "agreement": alignment.provenance.get("agreement"),
+        "seeds_found": alignment.provenance.get("seeds_found"),
         "known": 0 if known is None else len(known),
         "path": str(out),
         "seconds": round(perf_counter() - started, 3),
@@ -154,15 +156,15 @@ def fit_without_pairs(
 ) -> dict[str, Any]:
     """Fit, save, and say what is known of it.
 
-    Keys: method, params, rows (known pairs), unpaired_rows, source_dim, target_dim, agreement, mutual_neighbours,
-    held_out and held_out_reason, path, seconds.
+    Keys: method, params, rows (known pairs), unpaired_rows, source_dim, target_dim, agreement, seeds_found,
+    mutual_neighbours, held_out and held_out_reason, path, seconds.
     """
     from ..aligners import save_alignment
     from ..stitching.match import known_pairs
 
     started = perf_counter()
     known = None if seeds is None else known_pairs(dumps[0], dumps[1], seeds)
-    reason = "no pairs are left to hold out; 'agreement' of two maps fitted on separate halves is the evidence"
+    reason = "no pairs are left to hold out; 'seeds_found', 'agreement' or 'mutual_neighbours' is the evidence"
     alignment = aligned(dumps, method, settings, known, seed, policy, canaries=canaries).with_provenance(
         requested=method, seed=seed, held_out=None, held_out_reason=reason
     )
@@ -173,6 +175,7 @@ def fit_without_pairs(
         "rows",
         "unpaired_rows",
         "agreement",
+        "seeds_found",
         "mutual_neighbours",
         "held_out",
         "held_out_reason",
@@ -190,6 +193,8 @@ def fit_without_pairs(
 def evidence(alignment: Alignment) -> str:
     """What speaks for a map that was made without pairs, in a sentence."""
     facts = alignment.provenance
+    if facts.get("seeds_found") is not None:
+        return f"{facts['seeds_found']:.0%} of the known pairs found each other while they were hidden (chance: 5%)."
     if facts.get("agreement") is not None:
         return f"maps fitted on separate halves agree on {facts['agreement']:.0%} of nearest targets (chance: none)."
     if facts.get("mutual_neighbours") is not None:

@@ -52,15 +52,12 @@ class Clouds:
         return cls(a, b, seeds, mean_x, mean_y)
 
     def half(self, part: int, seed: int) -> Clouds:
-        """Half of the rows of either side (``part`` 0 or 1, which have only the seeds in common)."""
-        kept, places = [], []
-        for rows, known, salt in ((self.x, self.seeds[:, 0], 0), (self.y, self.seeds[:, 1], 1)):
+        """Half of the rows of either side, without seeds; parts 0 and 1 have nothing in common."""
+        kept = []
+        for rows, salt in ((self.x, 0), (self.y, 1)):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(2 * seed + salt))
-            side = order[: len(rows) // 2] if part == 0 else order[len(rows) // 2 :]
-            side = torch.cat([known, side[~torch.isin(side, known)]])
-            kept.append(rows[side])
-            places.append(torch.arange(len(known)))
-        return Clouds(kept[0], kept[1], torch.stack(places, 1), self.mean_x, self.mean_y)
+            kept.append(rows[order[: len(rows) // 2] if part == 0 else order[len(rows) // 2 :]])
+        return Clouds(kept[0], kept[1], self.seeds[:0], self.mean_x, self.mean_y)
 
     @property
     def reversed(self) -> Clouds:

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from .clouds import Clouds, polar
 from .csls import csls, mutual_pairs, nearest
 
-__all__ = ["EXACT", "agreement", "mutual_share", "pull", "refine", "sharpen"]
+__all__ = ["EXACT", "agreement", "mutual_share", "pull", "rank_share", "refine", "sharpen"]
 
 AGREEMENT_ROWS = 2000
 SHARP_ROWS = 5000
@@ -95,3 +95,10 @@ def agreement(one: Tensor, other: Tensor, clouds: Clouds, seed: int) -> float:
     x, y = (c[torch.randperm(len(c), generator=g)[:AGREEMENT_ROWS]] for c in (clouds.x, clouds.y))
     first, second = (nearest(normalize(x @ w, dim=1), y, 1)[:, 0] for w in (one, other))
     return float((first == second).double().mean())
+
+
+def rank_share(weight: Tensor, clouds: Clouds, pairs: Tensor) -> Tensor:
+    """Share ``(s,)`` of target rows nearer than their mates to the mapped source rows of ``pairs`` ``(s, 2)``."""
+    mapped = clouds.x[pairs[:, 0]] @ weight
+    own = (mapped * clouds.y[pairs[:, 1]]).sum(1, keepdim=True)
+    return (mapped @ clouds.y.T > own).double().mean(1)

@@ -11,6 +11,7 @@ from suture.aligners import ALIGNERS, Affine, RefusedError, SutureError, Unpaire
 from suture.aligners.unpaired.clouds import Clouds, checked_seeds, sampled_rows
 from suture.aligners.unpaired.csls import csls, mutual_pairs, nearest
 from suture.aligners.unpaired.graph_matching import GraphMatching, kernel, matched
+from suture.aligners.unpaired.mini_vec2vec import MiniVec2Vec
 from suture.aligners.unpaired.refine import refine
 from suture.aligners.unpaired.seeded import Seeded, signatures
 from suture.aligners.unpaired.vecmap import VecMap, sorted_similarities
@@ -78,7 +79,7 @@ def test_a_few_seeds_are_enough_between_rows_that_share_no_item() -> None:
     assert isinstance(mapping, Affine)
     assert right(mapping(held_x), held_y) > 0.95
     assert mapping.deviation() < 1e-5
-    assert alignment.provenance["agreement"] > 0.5
+    assert alignment.provenance["seeds_found"] > 0.9
     assert (alignment.provenance["rows"], alignment.provenance["unpaired_rows"]) == (20, [1520, 1500])
     assert {name: space.dim for name, space in alignment.spaces.items()} == {"source": 32, "target": 32}
     assert all(space.canaries is not None and space.fingerprint for space in alignment.spaces.values())
@@ -122,12 +123,37 @@ def test_unrelated_clouds_are_refused_with_the_evidence(name: str) -> None:
         UNPAIRED[name](**quick[name]).fit_unpaired(cloud(500, 24), cloud(500, 24, seed=9))
 
 
-def test_wrong_seeds_are_refused() -> None:
-    x, y, *_ = disjoint(800, 32, 20)
+@pytest.mark.parametrize(("world", "turn"), [(0, 1), (0, 7), (1, 7), (2, 1)])
+def test_wrong_seeds_are_refused(world: int, turn: int) -> None:
+    x, y, *_ = disjoint(800, 32, 20, world=world)
     wrong = SEEDS.clone()
-    wrong[:, 1] = wrong[:, 1].roll(7)
-    with pytest.raises(RefusedError, match="Check the seed pairs"):
+    wrong[:, 1] = wrong[:, 1].roll(turn)
+    with pytest.raises(RefusedError, match=r"Of 20 seed pairs, each hidden in its turn, [0-5] came.*Check the seed"):
         Seeded().fit_unpaired(x, y, seeds=wrong)
+
+
+def test_seeds_of_unrelated_spaces_are_refused_by_every_method_that_takes_them() -> None:
+    for aligner in (MiniVec2Vec(draws=2, restarts=1), GraphMatching(nodes=100, restarts=1)):
+        with pytest.raises(RefusedError, match="Of 20 seed pairs"):
+            aligner.fit_unpaired(cloud(300, 24), cloud(300, 24, seed=9), seeds=SEEDS)
+
+
+def test_a_few_wrong_seeds_among_many_are_borne_and_counted() -> None:
+    x, y, held_x, held_y = disjoint(800, 32, 20)
+    some = SEEDS.clone()
+    some[:3, 1] = some[:3, 1].roll(1)
+    alignment = Seeded().fit_unpaired(x, y, seeds=some)
+    assert 0.6 <= alignment.provenance["seeds_found"] <= 0.9
+    assert right(alignment.translate()(held_x), held_y) > 0.5
+
+
+def test_halves_have_nothing_in_common() -> None:
+    x, y, *_ = disjoint(300, 16, 20)
+    clouds = Clouds.of(x, y, SEEDS)
+    one, other = clouds.half(0, 3), clouds.half(1, 3)
+    assert len(one.x) + len(other.x) == len(x)
+    assert len(torch.cat([one.y, other.y]).unique(dim=0)) == len(y)
+    assert len(one.seeds) == len(other.seeds) == 0
 
 
 def test_kernel_and_known_nodes_of_graph_matching() -> None:

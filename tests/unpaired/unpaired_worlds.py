@@ -28,10 +28,10 @@ def permuted(n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return x, (x @ rotation(d, seed + 1))[order] + 0.5, order
 
 
-def disjoint(n: int, d: int, seeds: int, noise: float = 0.1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def disjoint(n: int, d: int, seeds: int, noise: float = 0.1, world: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows, OTHER rows of the rotated, noisy space but for the first ``seeds``; rows held out, and their mates."""
-    everything, turn = cloud(2 * n + 300, d), rotation(d, 5)
-    g = torch.Generator().manual_seed(3)
+    everything, turn = cloud(2 * n + 300, d, world), rotation(d, world + 5)
+    g = torch.Generator().manual_seed(world + 3)
     copy = everything @ turn + noise * torch.randn(everything.shape, generator=g, dtype=torch.float64)
     x = everything[: n + seeds]
     y = torch.cat([copy[:seeds], copy[n + seeds : 2 * n]])
