@@ -1,0 +1,157 @@
+"""Folding: an affine map absorbed into the first layer of a head, which then takes the new encoder's vectors itself.
+
+    head(x W + b) = (x W + b) H' + h = x (H W')' + (b H' + h)
+
+so a folded linear head is a head like any other: no layer more, no number more, no time more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...aligners.alignment import Alignment
+from ...aligners.errors import RefusedError, SutureError, UsageError
+from ...aligners.maps import Affine, Identity, Map
+from .estimators import decision, fold_estimator, is_estimator
+from .layers import CONVOLUTIONS, FOLDABLE, fold_layer, input_dim
+from .stitch import picked
+
+__all__ = ["affine_map", "fold", "probe_rows", "require_equal"]
+
+PROBES = 64
+
+
+def affine_map(alignment: Alignment | Map) -> Affine:
+    """The affine map from source to target, in float64. Raises `RefusedError` where it is of another kind."""
+    mapping = alignment if isinstance(alignment, Map) else alignment.translate("source", "target")
+    if isinstance(mapping, Identity):
+        mapping = Affine(torch.eye(mapping.dim, dtype=torch.float64), torch.zeros(mapping.dim, dtype=torch.float64))
+    if not isinstance(mapping, Affine):
+        raise RefusedError(
+            f"only an affine map can be folded into a head, this one is of kind {mapping.kind}; stitch it in whole "
+            "(stitch(...), suture stitch), or fit an affine method (`suture methods` lists them)."
+        )
+    return mapping.to(torch.float64)
+
+
+def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, probe: Any = None) -> Any:
+    """A copy of ``head`` that takes vectors of the source space: ``folded(x) = head(map(x))``.
+
+    ``head`` is a torch module or a fitted scikit-learn estimator. Modules: `nn.Linear`; convolutions without padding
+    (the map goes along the channels); `nn.Sequential` that begins with one of these, with identities, dropout or batch
+    norms (as in eval mode) before it; `nn.LayerNorm` followed by `nn.Linear`, which stays exact but needs the length of
+    the mapped row, and so keeps one product more (`layers.NormedLinear`); any other module if ``layer`` names the one
+    of its layers, linear or convolution, that takes the head's input. Estimators: linear models, linear SVMs and
+    multilayer perceptrons, and pipelines that begin with scalers or a PCA.
+
+    The map alone is folded: rows are not scaled to unit length behind it, as `stitch` may do. The folded head is run
+    against map and head on a ``probe``, a batch in the source space (by default the map's own canaries, or random
+    rows), and refused where outputs differ by more than 1e-5 of the largest (2e-2 in half precision).
+    Raises `RefusedError` where the head cannot be folded or the proof fails, `SutureError` on widths that do not fit.
+    """
+    mapping = affine_map(alignment)
+    if is_estimator(head):
+        folded = fold_estimator(mapping, head)
+        rows = probe_rows(alignment, mapping) if probe is None else torch.as_tensor(np.asarray(probe))
+        before = decision(head, mapping(rows.double()).numpy())
+        require_equal(decision(folded, rows.double().numpy()), before, torch.float64)
+        return folded
+    if not isinstance(head, nn.Module):
+        raise UsageError(
+            f"head: expected a torch module or a fitted scikit-learn estimator, got {type(head).__name__}; for bare "
+            "arrays there is Head(weight, bias).fold(alignment)."
+        )
+    folded = fold_inside(head, mapping, layer)
+    rows = probe_rows(alignment, mapping) if probe is None else probe
+    prove(head, folded, mapping, layer, rows, given=probe is not None)
+    return folded
+
+
+def fold_inside(head: nn.Module, mapping: Affine, layer: str | None) -> nn.Module:
+    """The head with the layer of that name folded; without a name, its first."""
+    if layer is None:
+        return fold_layer(head, mapping)
+    layers = dict(head.named_modules())
+    if layer not in layers:
+        raise UsageError(f"layer: there is no '{layer}' in this head; {takers(head, mapping.target_dim)}.")
+    return copy.deepcopy(head, {id(layers[layer]): fold_layer(layers[layer], mapping)})
+
+
+def takers(head: nn.Module, dim: int) -> str:
+    """The layers of a head that could take a row of that width."""
+    names = [name for name, part in head.named_modules() if isinstance(part, FOLDABLE) and input_dim(part) == dim]
+    return f"layers that take {dim} dims: {', '.join(names) or 'none'}"
+
+
+def probe_rows(alignment: Alignment | Map, mapping: Map) -> Tensor:
+    """Rows ``(64, p)`` of the source space, or as good as: its canaries, or draws from a normal distribution."""
+    space = alignment.spaces.get("source") if isinstance(alignment, Alignment) else None
+    if space is not None and space.canaries is not None:
+        return space.canaries[:PROBES].float()
+    return torch.randn(PROBES, mapping.source_dim, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def prove(
+    head: nn.Module, folded: nn.Module, mapping: Affine, layer: str | None, probe: Tensor, *, given: bool
+) -> None:
+    """Run both on the probe, in eval mode and the head's own dtype."""
+    first = entry(head, layer)
+    along = 1 if isinstance(first, CONVOLUTIONS) else -1
+    like = next(head.parameters())
+    x = probe.to(like)
+    if isinstance(first, CONVOLUTIONS) and not given:
+        sides = [size + 2 for size in first.kernel_size]
+        x = x.reshape(*x.shape, *[1 for _ in sides]).repeat(1, 1, *sides)
+    mapped = mapping(x.double().movedim(along, -1)).movedim(-1, along).to(like)
+    with in_eval_mode(head), in_eval_mode(folded):
+        try:
+            outputs = [head(mapped), folded(x)]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise UsageError(
+                f"the head could not be run on a probe of shape {tuple(x.shape)}: {error}. Give probe=, a batch of the "
+                f"source space as the head takes it; {takers(head, mapping.target_dim)}."
+            ) from error
+    came, expected = (picked(out, 0) if isinstance(out, tuple | list) else out for out in reversed(outputs))
+    require_equal(came.double().numpy(force=True), expected.double().numpy(force=True), like.dtype)
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, and each part back in its own mode behind."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def entry(head: nn.Module, layer: str | None) -> nn.Module:
+    """The first layer that is not an identity."""
+    if layer is not None:
+        return head.get_submodule(layer)
+    while isinstance(head, nn.Sequential):
+        head = next((part for part in head if isinstance(part, (*FOLDABLE, nn.Sequential))), nn.Identity())
+    return head
+
+
+def require_equal(came: Any, expected: Any, dtype: torch.dtype) -> None:
+    """Raises `RefusedError` where the folded head does not give what map and head give."""
+    allowed = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
+    if came.shape != expected.shape:
+        raise SutureError(f"the folded head gives shape {came.shape}, map and head give {expected.shape}.")
+    worst = float(np.abs(came - expected).max(initial=0))
+    if not worst <= allowed * max(1.0, float(np.abs(expected).max(initial=0))):
+        raise RefusedError(
+            f"the folded head differs from map and head by {worst:.2e} on the probe. Does the layer take the head's "
+            "input as it is, with nothing before it but what `fold` lists? Else stitch the map in whole."
+        )

@@ -1,0 +1,256 @@
+"""A folded head gives what map and head give, has no number more, and is refused where that cannot be."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import make_classification
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC
+from torch import nn
+
+from suture.aligners import MLP, Affine, Identity, Normalize, Procrustes, RefusedError, SutureError, UsageError
+from suture.stitching.models import Head, fold, load_head, save_head
+
+P, Q, C = 7, 5, 3
+
+
+def a_map(p: int = P, q: int = Q, seed: int = 0) -> Affine:
+    g = torch.Generator().manual_seed(seed)
+    return Affine(torch.randn(p, q, generator=g, dtype=torch.float64), torch.randn(q, generator=g, dtype=torch.float64))
+
+
+def numbers(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def assert_folded(head: nn.Module, x: torch.Tensor, along: int = -1) -> nn.Module:
+    """The folded head, whose outputs on ``x`` are those of map and head, and whose original is as it was."""
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    folded = fold(a_map(), head)
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+    with torch.no_grad():
+        expected = head.eval()(a_map()(x.movedim(along, -1)).movedim(-1, along))
+        torch.testing.assert_close(folded.eval()(x), expected, rtol=1e-5, atol=1e-5)
+    return folded
+
+
+HEADS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(Q, C),
+    "no bias": lambda: nn.Linear(Q, C, bias=False),
+    "sequence": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(Q, 9), nn.ReLU(), nn.Linear(9, C)),
+    "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(Q, 4), nn.Tanh()), nn.Linear(4, C)),
+    "batch norm": lambda: nn.Sequential(nn.BatchNorm1d(Q), nn.Linear(Q, C)),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_linear_heads(name: str) -> None:
+    torch.manual_seed(0)
+    head = HEADS[name]()
+    for part in head.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.running_mean.normal_()  # type: ignore[union-attr]
+            part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    folded = assert_folded(head, torch.randn(40, P))
+    own = 2 * Q if name == "batch norm" else -C if name == "no bias" else 0
+    first = next(part for part in head.modules() if isinstance(part, nn.Linear)).out_features
+    assert numbers(folded) == numbers(head) + (P - Q) * first - own  # nothing but the wider rows
+
+
+@pytest.mark.parametrize(("p", "q"), [(7, 5), (5, 7), (4, 4)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm_and_linear_stay_exact(p: int, q: int, affine: bool) -> None:
+    torch.manual_seed(1)
+    head = nn.Sequential(nn.LayerNorm(q, elementwise_affine=affine), nn.Linear(q, C))
+    if affine:
+        nn.init.normal_(head[0].weight)  # type: ignore[arg-type]
+        nn.init.normal_(head[0].bias)  # type: ignore[arg-type]
+    mapping, x = a_map(p, q), 3 * torch.randn(50, p)
+    torch.testing.assert_close(fold(mapping, head)(x), head(mapping(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [nn.Conv2d(Q, C, 1), nn.Conv2d(Q, C, 3, stride=2), nn.Conv1d(Q, C, 2)], ids=str)
+def test_convolutions_without_padding(head: nn.Module) -> None:
+    shape = (2, P, 9, 9) if isinstance(head, nn.Conv2d) else (2, P, 9)
+    assert_folded(head, torch.randn(shape), along=1)
+    assert_folded(nn.Sequential(head, nn.ReLU()), torch.randn(shape), along=1)
+
+
+def test_dtype_training_and_gradients_are_kept() -> None:
+    head = nn.Linear(Q, C, dtype=torch.float16).requires_grad_(False).train()
+    folded = fold(a_map(), head)
+    assert (folded.weight.dtype, folded.weight.requires_grad, folded.training) == (torch.float16, False, True)
+    assert fold(a_map(), nn.Linear(Q, C).eval()).training is False
+
+
+class Own(nn.Module):
+    """A head of somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.side, self.out = nn.Linear(Q, 6), nn.Linear(6, Q), nn.Linear(6, C)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.relu(self.hidden(x)))
+
+
+def test_other_modules_name_their_layer() -> None:
+    head, x = Own(), torch.randn(9, P)
+    torch.testing.assert_close(fold(a_map(), head, layer="hidden")(x), head(a_map()(x)), rtol=1e-5, atol=1e-5)
+    with pytest.raises(RefusedError, match="layer=NAME"):
+        fold(a_map(), head)
+    with pytest.raises(UsageError, match="layers that take 5 dims: hidden"):
+        fold(a_map(), head, layer="nonsense")
+    with pytest.raises(SutureError, match="takes 6"):
+        fold(a_map(), head, layer="out")
+
+
+class Doubled(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * 2 + 1)
+
+
+def test_a_head_that_bends_its_input_first_fails_the_proof() -> None:
+    with pytest.raises(RefusedError, match="differs from map and head"):
+        fold(a_map(), Doubled(), layer="hidden")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "head", "error", "words"),
+    [
+        (a_map(Q, P), nn.Linear(Q, C), SutureError, "right way round"),
+        (a_map() >> Normalize(Q), nn.Linear(Q, C), RefusedError, "only an affine map"),
+        (a_map(), nn.Conv2d(Q, C, 3, padding=1), RefusedError, "pads with zeros"),
+        (a_map(3, 4), nn.Conv2d(4, 4, 1, groups=2), RefusedError, "groups"),
+        (a_map(), nn.Sequential(nn.ReLU(), nn.Linear(Q, C)), RefusedError, "begins with"),
+        (a_map(), nn.Sequential(nn.BatchNorm1d(Q, track_running_stats=False), nn.Linear(Q, C)), RefusedError, "batch"),
+        (a_map(), nn.Sequential(nn.Dropout()), RefusedError, "no linear layer"),
+        (a_map(), "head.pt", UsageError, "expected a torch module"),
+    ],
+)
+def test_what_cannot_be_folded_is_refused(mapping: Any, head: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        fold(mapping, head)
+
+
+def test_an_alignment_folds_by_its_translation() -> None:
+    x = np.random.default_rng(0).normal(size=(60, P))
+    y = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(P, P)))[0][:, :Q]
+    alignment, head = Procrustes().fit(x, y), nn.Linear(Q, C, dtype=torch.float64)
+    rows = torch.from_numpy(x)
+    torch.testing.assert_close(fold(alignment, head)(rows), head(alignment.translate()(rows)))
+    with pytest.raises(RefusedError, match="kind residual"):
+        fold(MLP(steps=1).fit(np.tile(x, (4, 1)), np.tile(y, (4, 1))), head)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_folding_twice_is_folding_the_joined_map(p: int, q: int, c: int, seed: int) -> None:
+    first, second = a_map(p, q, seed), a_map(q, 6, seed + 1)
+    head = Head.of(torch.randn(c, 6, dtype=torch.float64), torch.randn(c, dtype=torch.float64))
+    twice, once = head.fold(second).fold(first), head.fold(first >> second)
+    torch.testing.assert_close(twice.weight, once.weight)
+    torch.testing.assert_close(twice.bias, once.bias)
+
+
+def test_the_identity_changes_nothing() -> None:
+    head = nn.Linear(Q, C)
+    torch.testing.assert_close(fold(Identity(Q), head).weight, head.weight)
+
+
+@pytest.fixture(scope="module")
+def items() -> tuple[Any, Any]:
+    x, y = make_classification(150, Q, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
+    return x, y
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    "head",
+    [
+        LogisticRegression(),
+        LinearSVC(),
+        RidgeClassifier(),
+        SGDClassifier(random_state=0),
+        LinearDiscriminantAnalysis(),
+        SVC(kernel="linear"),
+        SVC(kernel="linear", decision_function_shape="ovo"),
+        MLPClassifier(8, max_iter=20, random_state=0),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        make_pipeline(StandardScaler(), PCA(3, whiten=True), LinearSVC()),
+        Ridge(),
+        LinearRegression(),
+        SVR(kernel="linear"),
+    ],
+    ids=lambda head: str(head).replace(" ", ""),
+)
+def test_estimators(head: Any, classes: int, items: tuple[Any, Any]) -> None:
+    x, y = items
+    y = np.minimum(y, classes - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head.fit(x, y)
+    mapping = a_map()
+    folded = fold(mapping, head)
+    rows = np.random.default_rng(3).normal(size=(80, P))
+    assert np.array_equal(folded.predict(rows), head.predict(mapping(rows))) or np.allclose(
+        folded.predict(rows), head.predict(mapping(rows)), atol=1e-8
+    )
+    assert folded.n_features_in_ == P
+    assert not hasattr(folded, "support_vectors_") or len(folded.support_vectors_) == len(head.support_vectors_)
+
+
+def test_estimators_of_several_targets(items: tuple[Any, Any]) -> None:
+    head = Ridge().fit(items[0], np.random.default_rng(0).normal(size=(150, 4)))
+    rows = np.random.default_rng(3).normal(size=(8, P))
+    np.testing.assert_allclose(fold(a_map(), head).predict(rows), head.predict(a_map()(rows)))
+
+
+def test_estimators_that_are_not_linear_are_refused(items: tuple[Any, Any]) -> None:
+    for head in (
+        RandomForestClassifier(2),
+        SVC(kernel="rbf"),
+        make_pipeline(Normalizer(), LogisticRegression()),
+    ):
+        with pytest.raises(RefusedError, match="fold"):
+            fold(a_map(), head.fit(*items))
+    with pytest.raises(SutureError, match="right way round"):
+        fold(a_map(Q, P), LogisticRegression().fit(*items))
+
+
+def test_head_files_keep_all_that_they_held(tmp_path: Path) -> None:
+    head = Head(
+        torch.randn(C, Q), torch.randn(C), ("a", "b", "c"), "classifier", {"scale": torch.ones(2)}, {"made": "by hand"}
+    )
+    save_head(head, tmp_path / "head.safetensors")
+    folded = load_head(tmp_path / "head.safetensors").fold(a_map())
+    assert (folded.dim, folded.classes, folded.name) == (P, ("a", "b", "c"), "classifier")
+    assert folded.metadata == {"made": "by hand"}
+    assert torch.equal(folded.rest["scale"], torch.ones(2))
+    x = torch.randn(6, P)
+    torch.testing.assert_close(folded.scores(x), head.scores(a_map()(x)), rtol=1e-5, atol=1e-5)
+    with pytest.raises(RefusedError, match="exists"):
+        save_head(head, tmp_path / "head.safetensors")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[Any, Any]) -> None:
+    x, y = items[0], np.array(["one", "two", "three"])[np.minimum(items[1], classes - 1)]
+    model = LogisticRegression().fit(x, y)
+    head = Head.of(model)
+    answers = [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()]
+    assert answers == model.predict(x).tolist()
+    np.testing.assert_allclose(torch.softmax(head.scores(torch.from_numpy(x)), 1), model.predict_proba(x))
