@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ __all__ = ["Moments", "MomentsBuilder"]
 
 Block = Literal["xx", "xy", "yy"]
 ALL_BLOCKS: frozenset[Block] = frozenset(("xx", "xy", "yy"))
+PIECE_ROWS = 1024  # the squares of so many rows stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +172,14 @@ class MomentsBuilder:
     """Accumulates `Moments` block by block in constant memory.
 
     Each block is centred on its own mean and multiplied in its working precision (float64 for float64 rows, else
-    float32) in scratch memory that is used again; only the accumulators are float64.
+    float32) in ``scratch`` memory that is used again, and that builders which take turns may share; only the
+    accumulators are float64.
     """
 
-    def __init__(self, blocks: Iterable[Block] = ALL_BLOCKS) -> None:
+    def __init__(self, blocks: Iterable[Block] = ALL_BLOCKS, scratch: dict[str, Tensor] | None = None) -> None:
         self._blocks = frozenset(blocks)
         self._total: Moments | None = None
-        self._scratch: dict[str, Tensor] = {}
+        self._scratch = {} if scratch is None else scratch
 
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Take in the pairs ``x`` ``(m, p)`` and ``y`` ``(m, q)``; they are left as they are."""
@@ -196,7 +199,8 @@ class MomentsBuilder:
         xw = xc if weights is None else xc * weights.to(xc)[:, None]
         yw = yc if weights is None else yc * weights.to(yc)[:, None]
         products = {"xx": (xw, xc), "xy": (xw, yc), "yy": (yw, yc)}
-        self._merge(n, mean_x, mean_y, [square_x, square_y], {name: products[name] for name in self._blocks}, total)
+        asked = {name: products[name] for name in self._blocks}
+        self._merge(n, mean_x, mean_y, [square_x, square_y], asked, total, dtype)
 
     def moments(self) -> Moments:
         """What has been accumulated. Raises `SutureError` if that is nothing."""
@@ -212,32 +216,33 @@ class MomentsBuilder:
     def _centred(
         self, side: str, rows: Tensor, weights: Tensor | None, dtype: torch.dtype, n: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows less their mean, in scratch memory, with that mean and their `_squares` in float64."""
+        """The rows less their mean, in scratch memory, with that mean and the sums of their squares, in float64."""
         buffer = self._scratch.get(side)
         if buffer is None or buffer.dtype != dtype or len(buffer) < len(rows) or buffer.shape[1] != rows.shape[1]:
             buffer = self._scratch[side] = torch.empty(rows.shape, dtype=dtype, device=rows.device)
         work = buffer[: len(rows)].copy_(rows)
-        mean = self._mean(work, weights)
+        mean = self._sums(work, weights).div_(n)
         squares = self._squares(work.sub_(mean), weights)
-        # The mean is off by its rounding. Where it is large beside the spread that matters, and what is left of it is
-        # found on the centred rows; elsewhere another two passes would buy nothing.
+        # In the working precision the mean is off by its rounding. Where it is large beside the spread that matters,
+        # and what is left of it is found on the centred rows; elsewhere another pass would buy nothing.
         if bool((n * mean.double().square() > 25 * squares).any()):
-            rest = self._mean(work, weights)
+            rest = self._sums(work, weights).div_(n)
             squares = self._squares(work.sub_(rest), weights)
             return work, mean.double() + rest.double(), squares
         return work, mean.double(), squares
 
     @staticmethod
-    def _mean(rows: Tensor, weights: Tensor | None) -> Tensor:
-        return rows.mean(0) if weights is None else (weights.to(rows) @ rows) / weights.to(rows).sum()
+    def _sums(rows: Tensor, weights: Tensor | None) -> Tensor:
+        return rows.sum(0) if weights is None else weights.to(rows) @ rows
 
-    def _squares(self, centred: Tensor, weights: Tensor | None) -> Tensor:
-        """Sums over rows of the squares ``(d,)``; a tenth of the time of a norm along the rows."""
-        buffer = self._scratch.get("squares")
-        if buffer is None or buffer.dtype != centred.dtype or buffer.numel() < centred.numel():
-            buffer = self._scratch["squares"] = torch.empty(centred.numel(), dtype=centred.dtype, device=centred.device)
-        squares = torch.mul(centred, centred, out=buffer[: centred.numel()].view(centred.shape))
-        return (squares.sum(0) if weights is None else weights.to(squares) @ squares).double()
+    @staticmethod
+    def _squares(centred: Tensor, weights: Tensor | None) -> Tensor:
+        """Sums over rows of the squares ``(d,)`` in float64; a tenth of the time of a norm along the rows."""
+        total = centred.new_zeros(centred.shape[1], dtype=torch.float64)
+        for piece, w in zip_longest(centred.split(PIECE_ROWS), () if weights is None else weights.split(PIECE_ROWS)):
+            squares = piece.square()
+            total += squares.sum(0) if w is None else w.to(squares) @ squares
+        return total
 
     def _empty(self, mean_x: Tensor, mean_y: Tensor, dtype: torch.dtype) -> Moments:
         p, q = len(mean_x), len(mean_y)
@@ -265,6 +270,7 @@ class MomentsBuilder:
         squares: list[Tensor],
         products: dict[Block, tuple[Tensor, Tensor]],
         total: Moments,
+        dtype: torch.dtype,
     ) -> None:
         """`Moments.__add__`, but in place: a new 8 d^2 bytes for every block would cost as much as the product."""
         both = total.n + n
@@ -284,5 +290,5 @@ class MomentsBuilder:
             mean_y=total.mean_y + (n / both) * dy,
             square_x=total.square_x + squares[0] + between * dx.square(),
             square_y=total.square_y + squares[1] + between * dy.square(),
-            dtype=torch.promote_types(total.dtype, next(iter(self._scratch.values())).dtype),
+            dtype=torch.promote_types(total.dtype, dtype),
         )

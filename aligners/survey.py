@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from .alignment import Space
 from .arrays import as_tensor, working_dtype
-from .errors import SutureError
+from .errors import RefusedError, SutureError
 from .moments import ALL_BLOCKS, Block, Moments, MomentsBuilder
 from .pairs import BLOCK_ROWS, Pairs, PairStream, mix
 
@@ -22,6 +22,7 @@ __all__ = ["FOLDS", "Survey", "space_of"]
 FOLDS = 5
 SAMPLE_ROWS = 5000
 CANARIES = 256
+FAMILIAR_ROWS = 2000  # rows whose mean likeness to the canaries is remembered
 UNIT_TOLERANCE = 2e-3  # float16 rounds a unit row to within 1e-3
 PART_OF_BLOCK = (0, 1, 2, 2)
 
@@ -54,7 +55,8 @@ class Survey:
         canaries: bool = True,
     ) -> Survey:
         """Survey all pairs of ``stream``. Raises `SutureError` if there are fewer than two."""
-        builders = [MomentsBuilder(blocks) for _ in range(3)]
+        scratch: dict[str, Tensor] = {}
+        builders = [MomentsBuilder(blocks, scratch) for _ in range(3)]
         sampler, norms = _Sampler(sample_rows, seed), (_Norms(), _Norms())
         used = set()
         size = min(BLOCK_ROWS, max(256, stream.rows // 16))
@@ -151,21 +153,27 @@ class _Sampler:
             self._cut()
 
     def _cut(self) -> None:
-        pairs, dice, part = self._joined()
-        order = dice.argsort(stable=True)
-        if len(order) > self._limit:
-            self._bound = int(dice[order[self._limit]])
-            order = order[dice[order] < self._bound]  # a group on the edge stays out whole
-        self._kept = [(pairs[order], dice[order], part[order])]
-
-    def _joined(self) -> tuple[Pairs, Tensor, Tensor]:
-        pairs, dice, part = zip(*self._kept, strict=True)
-        return Pairs.joined(pairs), torch.cat(dice), torch.cat(part)
+        """Leave the smallest dice; a group on the edge stays out whole."""
+        dice = torch.cat([dice for _, dice, _ in self._kept])
+        if len(dice) <= self._limit:
+            return
+        self._bound = int(dice.kthvalue(self._limit + 1).values)
+        inside = [dice < self._bound for _, dice, _ in self._kept]
+        self._kept = [
+            (pairs[i], dice[i], part[i]) for (pairs, dice, part), i in zip(self._kept, inside, strict=True) if i.any()
+        ]
 
     def result(self) -> tuple[Pairs, Tensor]:
+        """The sample, in the order of its dice, and the part of each pair."""
         self._cut()
-        pairs, _, part = self._kept[0]
-        return pairs.in_working_precision(), part
+        if not self._kept:
+            raise RefusedError(
+                f"expected groups of at most {self._limit} pairs, since whole groups are held out together, got larger "
+                "ones only; name smaller groups, or none."
+            )
+        pairs, dice, part = zip(*self._kept, strict=True)
+        order = torch.cat(dice).argsort(stable=True)
+        return Pairs.joined(pairs).in_working_precision()[order], torch.cat(part)[order]
 
     @property
     def rows(self) -> int:
@@ -186,7 +194,8 @@ def space_of(rows: Tensor, keys: Tensor, mean: Tensor, unit: bool, fingerprint: 
     few = min(CANARIES, len(rows) // 2)
     centre = mean.to(rows)
     space = Space(dim, unit, fingerprint, centre.float(), rows[:few].float(), keys[:few])
-    return Space(dim, unit, fingerprint, space.mean, space.canaries, space.canary_keys, familiarity(space, rows[few:]))
+    seen = rows[few : few + FAMILIAR_ROWS]
+    return Space(dim, unit, fingerprint, space.mean, space.canaries, space.canary_keys, familiarity(space, seen))
 
 
 def familiarity(space: Space, rows: Tensor) -> tuple[float, float] | None:

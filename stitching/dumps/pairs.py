@@ -1,6 +1,7 @@
 """Which row of one dump belongs to which row of the other, and the pairs as a stream."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -80,7 +81,7 @@ class Pairing:
     def _read(self, size: int) -> Iterator[tuple[Array, Array, Rows, Rows]]:
         if self._joined is None:
             first = 0
-            for x, y in zip(self.source.blocks(size), self.target.blocks(size), strict=True):
+            for x, y in side_by_side(self.source.blocks(size), self.target.blocks(size)):
                 rows = np.arange(first, first + len(x))
                 yield x, y, rows, rows
                 first += len(x)
@@ -88,6 +89,17 @@ class Pairing:
             for pairs in self._joined.blocks(size):
                 i, j = np.ascontiguousarray(pairs.T)
                 yield self.source.gather(i), self.target.gather(j), i, j
+
+
+def side_by_side(left: Iterator[Array], right: Iterator[Array]) -> Iterator[tuple[Array, Array]]:
+    """`zip` of two readers, each step of the second in a thread of its own: files are read and parsed in parallel."""
+    with ThreadPoolExecutor(1) as pool:
+        while True:
+            other = pool.submit(next, right, None)
+            one, two = next(left, None), other.result()
+            if one is None or two is None:
+                return
+            yield one, two
 
 
 class KeyCursor:
