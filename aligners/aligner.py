@@ -38,6 +38,11 @@ class Aligner(ABC):
         """The moments that it needs with these hyper-parameters."""
         return ALL_BLOCKS
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it needs the rows once more, beyond their moments: held-out fits then cost passes of their own."""
+        return True
+
     @abstractmethod
     def align(self, survey: Survey) -> Alignment:
         """The maps alone, without provenance, fitted on all that was surveyed."""
@@ -92,7 +97,7 @@ class LinearAligner(Aligner):
 
     @property
     def reads_rows(self) -> bool:
-        """Whether these hyper-parameters need the rows once more, beyond their moments."""
+        """Only where these hyper-parameters need more than the moments."""
         return False
 
     def align(self, survey: Survey) -> Alignment:

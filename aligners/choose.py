@@ -48,26 +48,32 @@ class Candidate:
 def fold_map(aligner: Aligner, survey: Survey, fold: int, parts: int | None = None) -> Map:
     """The translation fitted without the sampled pairs of that ``fold``, from the first ``parts`` of the survey.
 
-    A method that reads rows is refitted on the sampled pairs of the other folds, which are at hand.
+    A method that reads rows reads those again.
     """
     if isinstance(aligner, LinearAligner) and not aligner.reads_rows:
         return aligner.align_moments(survey.without_fold(fold, parts)).translate()
-    keep = survey.fold != fold
-    if parts is not None:
-        keep &= survey.sample_part < parts
-    train = Survey.of(survey.sample[keep], blocks=aligner.blocks, seed=survey.seed, canaries=False)
+    train = Survey.of(survey.rest(fold, parts), blocks=aligner.blocks, seed=survey.seed, canaries=False)
     return aligner.settle(train).align(train).translate()
 
 
 def cross_fit(aligner: Aligner, survey: Survey, parts: int | None = None) -> Tensor:
-    """The sampled source rows ``(m, q)`` mapped out of fold. Raises `RefusedError` where nothing can be held out."""
+    """The sampled source rows ``(m, q)`` mapped out of fold. Raises `RefusedError` where nothing can be held out.
+
+    The last answer is remembered with the survey: a table and a curve ask again for what a choice has just judged.
+    """
     require_held_out(survey)
+    memory: dict[tuple[Aligner, int | None], Tensor] = survey.__dict__.setdefault("_crossed", {})
+    parts = None if parts == len(survey.parts) else parts
+    if (aligner, parts) in memory:
+        return memory[aligner, parts]
     mapped: Tensor | None = None
     for fold, rows in survey.folds():
         out = fold_map(aligner, survey, fold, parts)(survey.sample.x[rows])
         mapped = out.new_empty((len(survey.sample), out.shape[1])) if mapped is None else mapped
         mapped[rows] = out
     assert mapped is not None  # there are always folds
+    memory.clear()
+    memory[aligner, parts] = mapped
     return mapped
 
 

@@ -56,7 +56,8 @@ def fit(
 
     Judged by ``judge``, else by overlap@10 out of fold; the earlier wins an exact tie. Where there are too few pairs to
     hold any out, one aligner can still be fitted, and its ``held_out`` says why it is null. Raises `RefusedError` where
-    a choice has to be made and cannot.
+    a choice has to be made and cannot. Where the best reads rows, the learning curve is that of the best that does not
+    (each entry says whose it is): training a dozen more maps for it would cost minutes.
     """
     tried = [
         v for a in (candidates(pairs=survey.moments.n) if aligners is None else aligners) for v in a.variants(survey)
@@ -83,7 +84,9 @@ def fit(
         elif step == "held out" and survey.can_hold_out:
             facts["held_out"] = held_out(chosen.aligner, survey)
         elif survey.can_hold_out:
-            facts["learning_curve"] = learning_curve(chosen.aligner, survey)
+            quick = [c for c in rated if not c.aligner.reads_rows]
+            measured = winner(quick) if quick and chosen.aligner.reads_rows else chosen
+            facts["learning_curve"] = learning_curve(measured.aligner, survey)
     return alignment.with_provenance(**facts)
 
 

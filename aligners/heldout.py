@@ -76,15 +76,14 @@ def _side(queries: Tensor, gallery: Tensor, truth: Tensor, own: Tensor) -> dict[
 def learning_curve(aligner: Aligner, survey: Survey) -> list[dict[str, Any]]:
     """Overlap@10 from a quarter, half and all of the pairs, and what each doubling gained.
 
-    ``[{"pairs", "overlap@10": interval, "gain": interval or None}]``; fewer points where pairs are scarce.
+    ``[{"method", "pairs", "overlap@10": interval, "gain": interval or None}]``; fewer points where pairs are scarce.
     """
     judge = NeighbourJudge(survey)
     pairs = [sum(p.n for p in survey.parts[:k]) for k in range(1, len(survey.parts) + 1)]
-    columns = {
-        str(k): judge.rate(cross_fit(aligner, survey, k))["overlap@10"]
-        for k in range(1, len(pairs) + 1)
-        if pairs[k - 1] >= 40
-    }
+    enough = [k for k in range(1, len(pairs) + 1) if pairs[k - 1] >= 40]
+    # All pairs first: that cross-fit may be remembered.
+    scores = {str(k): judge.rate(cross_fit(aligner, survey, k))["overlap@10"] for k in reversed(enough)}
+    columns = dict(reversed(scores.items()))
     if not columns:
         return []
     boot = Bootstrap(columns, survey.sample.keys, seed=survey.seed)
@@ -92,6 +91,7 @@ def learning_curve(aligner: Aligner, survey: Survey) -> list[dict[str, Any]]:
     before: str | None = None
     for k in columns:
         gain = None if before is None else boot.difference(k, before).as_json()
-        curve.append({"pairs": int(pairs[int(k) - 1]), "overlap@10": boot.mean(k).as_json(), "gain": gain})
+        score = boot.mean(k).as_json()
+        curve.append({"method": aligner.name, "pairs": int(pairs[int(k) - 1]), "overlap@10": score, "gain": gain})
         before = k
     return curve

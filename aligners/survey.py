@@ -15,7 +15,7 @@ from .alignment import Space
 from .arrays import as_tensor, working_dtype
 from .errors import RefusedError, SutureError
 from .moments import ALL_BLOCKS, Block, Moments, MomentsBuilder
-from .pairs import BLOCK_ROWS, Pairs, PairStream, mix
+from .pairs import BLOCK_ROWS, PairBlock, Pairs, PairStream, mix
 
 __all__ = ["FOLDS", "Survey", "space_of"]
 
@@ -59,9 +59,8 @@ class Survey:
         builders = [MomentsBuilder(blocks, scratch) for _ in range(3)]
         sampler, norms = _Sampler(sample_rows, seed), (_Norms(), _Norms())
         used = set()
-        size = min(BLOCK_ROWS, max(256, stream.rows // 16))
-        for i, (x, y, keys, weights) in enumerate(stream.blocks(size)):
-            x, y, part = as_tensor(x), as_tensor(y), PART_OF_BLOCK[i % 4]
+        for part, (x, y, keys, weights) in parted(stream):
+            x, y = as_tensor(x), as_tensor(y)
             builders[part].add(x, y, weights)
             used.add(part)
             sampler.add(Pairs(x, y, keys, weights), part)
@@ -110,10 +109,51 @@ class Survey:
         names: tuple[Block, ...] = ("xx", "xy", "yy")
         return Moments.of(some.x, some.y, some.weights, [b for b in names if getattr(total, b) is not None])
 
+    def rest(self, fold: int, parts: int | None = None) -> PairStream:
+        """All pairs of the first ``parts`` parts but the sampled ones of that fold, and their groups."""
+        held, parts = self.fold == fold, len(self.parts) if parts is None else parts
+        if len(self.sample) == self.stream.rows:
+            return self.sample[~held & (self.sample_part < parts)]
+        return _Rest(self.stream, self.sample.keys[held].unique(), parts)
+
     def folds(self) -> Iterator[tuple[int, Tensor]]:
         """Each fold with the positions of its pairs in the sample."""
         for k in range(FOLDS):
             yield k, (self.fold == k).nonzero()[:, 0]
+
+
+def parted(stream: PairStream) -> Iterator[tuple[int, PairBlock]]:
+    """All blocks of ``stream``, each with the part that it belongs to, the same in every pass."""
+    size = min(BLOCK_ROWS, max(256, stream.rows // 16))
+    for i, block in enumerate(stream.blocks(size)):
+        yield PART_OF_BLOCK[i % 4], block
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """A `PairStream` of the first ``parts`` parts of another one, without the pairs that have one of the ``held`` keys."""
+
+    stream: PairStream
+    held: Tensor
+    parts: int
+
+    @property
+    def source_dim(self) -> int:
+        return self.stream.source_dim
+
+    @property
+    def target_dim(self) -> int:
+        return self.stream.target_dim
+
+    @property
+    def rows(self) -> int:
+        return self.stream.rows
+
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[PairBlock]:
+        for part, (x, y, keys, weights) in parted(self.stream):
+            if part < self.parts:
+                kept = ~torch.isin(keys, self.held)
+                yield from Pairs(as_tensor(x), as_tensor(y), keys, weights)[kept].blocks(size)
 
 
 class _Norms:

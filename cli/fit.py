@@ -215,7 +215,8 @@ def show(result: dict[str, Any]) -> None:
     if len(result["learning_curve"]) > 1:
         last = result["learning_curve"][-1]
         verdict = "more pairs would help" if last["gain"]["low"] > 0.002 else "more pairs would hardly help"
-        say(f"The last doubling of pairs gained {interval(last['gain'])} overlap@10: {verdict}.")
+        whose = f" ({last['method']})" if last["method"] != result["method"] else ""
+        say(f"The last doubling of pairs gained {interval(last['gain'])} overlap@10{whose}: {verdict}.")
     took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
     chosen = f"{result['method']} {changed(result['params'])}".strip()
     say(f"{chosen} -> {result['path']}{took}", style="bold")
