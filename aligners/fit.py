@@ -78,6 +78,7 @@ def fit(
     chosen = winner(rated)
     steps = track(("final", "held out", "curve"), "fitting")
     facts |= {"candidates": table(rated, chosen, survey.seed), "judged_by": chosen.judged_by}
+    facts |= {"edge": edge(chosen.aligner, tried)}
     for step in steps:
         if step == "final":
             alignment = chosen.aligner.fit_survey(survey)
@@ -88,6 +89,23 @@ def fit(
             measured = winner(quick) if quick and chosen.aligner.reads_rows else chosen
             facts["learning_curve"] = learning_curve(measured.aligner, survey)
     return alignment.with_provenance(**facts)
+
+
+def edge(chosen: Aligner, tried: Sequence[Aligner]) -> dict[str, tuple[float, float, float]]:
+    """The real-valued parameters of ``chosen`` that ended at an edge of the values ``tried``: value, lowest, highest.
+
+    A better one may lie beyond. (A rank at the edge has reached the dims.)
+    """
+    grids = {
+        name: sorted(other.parameters()[name] for other in tried if type(other) is type(chosen))
+        for name, value in chosen.parameters().items()
+        if isinstance(value, float)
+    }
+    return {
+        name: (chosen.parameters()[name], grid[0], grid[-1])
+        for name, grid in grids.items()
+        if len(set(grid)) > 2 and chosen.parameters()[name] in (grid[0], grid[-1])
+    }
 
 
 def table(rated: Sequence[Candidate], chosen: Candidate, seed: int) -> list[dict[str, Any]]:

@@ -71,6 +71,7 @@ class Survey:
         parts = tuple(b.moments() for i, b in enumerate(builders) if i in used)
         sample, sample_part = sampler.result()
         total = reduce(add, parts)
+        require_finite(total)
         spaces = (
             space_of(sample.x, sample.keys, total.mean_x, norms[0].unit, sampler.fingerprint, canaries),
             space_of(sample.y, sample.keys, total.mean_y, norms[1].unit, sampler.fingerprint, canaries),
@@ -114,12 +115,22 @@ class Survey:
         held, parts = self.fold == fold, len(self.parts) if parts is None else parts
         if len(self.sample) == self.stream.rows:
             return self.sample[~held & (self.sample_part < parts)]
-        return _Rest(self.stream, self.sample.keys[held].unique(), parts)
+        return _Rest(self.stream, torch.unique(self.sample.keys[held]), parts)
 
     def folds(self) -> Iterator[tuple[int, Tensor]]:
         """Each fold with the positions of its pairs in the sample."""
         for k in range(FOLDS):
             yield k, (self.fold == k).nonzero()[:, 0]
+
+
+def require_finite(moments: Moments) -> None:
+    """Raises `RefusedError` where rows are so large that their squares overflow."""
+    for side, square in (("source", moments.square_x), ("target", moments.square_y)):
+        if not bool(torch.isfinite(square).all()):
+            raise RefusedError(
+                f"expected {side} rows whose squares fit {moments.dtype}, got larger ones; scale them down, or give "
+                "float64 rows."
+            )
 
 
 def parted(stream: PairStream) -> Iterator[tuple[int, PairBlock]]:
@@ -131,7 +142,7 @@ def parted(stream: PairStream) -> Iterator[tuple[int, PairBlock]]:
 
 @dataclass(frozen=True)
 class _Rest:
-    """A `PairStream` of the first ``parts`` parts of another one, without the pairs that have one of the ``held`` keys."""
+    """A `PairStream` of the first ``parts`` parts of another one, without the pairs whose key is ``held``."""
 
     stream: PairStream
     held: Tensor
@@ -194,9 +205,9 @@ class _Sampler:
 
     def _cut(self) -> None:
         """Leave the smallest dice; a group on the edge stays out whole."""
-        dice = torch.cat([dice for _, dice, _ in self._kept])
-        if len(dice) <= self._limit:
+        if sum(len(dice) for _, dice, _ in self._kept) <= self._limit:
             return
+        dice = torch.cat([dice for _, dice, _ in self._kept])
         self._bound = int(dice.kthvalue(self._limit + 1).values)
         inside = [dice < self._bound for _, dice, _ in self._kept]
         self._kept = [

@@ -47,6 +47,7 @@ def fit(
     unpaired: Unpaired = False,
     seeds: Seeds = None,
     groups: Annotated[Path | None, typer.Option(help="Group of each row; a group is never split.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="How much each pair counts: a number a source row.")] = None,
     bad_rows: BadRowsOption = "refuse",
     allow_mispaired: Annotated[bool, typer.Option("--allow-mispaired", help="Fit although pairs look wrong.")] = False,
     queries: Annotated[str | None, typer.Option(help="Labelled target-space queries, to choose by.")] = None,
@@ -80,9 +81,9 @@ def fit(
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
     without_pairs = unpaired or seeds is not None
-    if without_pairs and (by_row or pairs or groups or any(labels)):
-        raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups and labelled queries.")
-    inputs = (source, target, *labels, pairs, seeds, groups, *(ids or ()), gallery_ids)
+    if without_pairs and (by_row or pairs or groups or weights or any(labels)):
+        raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups, --weights and labels.")
+    inputs = (source, target, *labels, pairs, seeds, groups, weights, *(ids or ()), gallery_ids)
     check_map_output(out, *inputs, overwrite=overwrite)
     policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
     if without_pairs:
@@ -104,7 +105,7 @@ def fit(
     if named is not None and named.needs in ("few pairs", "no pairs"):
         raise UsageError(f"--method {method} is for rows that are not paired: give --seeds FILE or --unpaired.")
     dumps = open_dumps((source, target), column, ids, id_column)
-    pairing = pair(*dumps, by_row=by_row, pairs=pairs, groups=groups, bad_rows=policy)
+    pairing = pair(*dumps, by_row=by_row, pairs=pairs, groups=groups, weights=weights, bad_rows=policy)
     labelled = None
     if queries is not None and gallery is not None and relevant is not None:
         q, g = open_one(queries), open_one(gallery, ids=gallery_ids)
@@ -133,6 +134,7 @@ def fit(
         "held_out_reason": facts.get("held_out_reason"),
         "candidates": facts["candidates"],
         "judged_by": facts.get("judged_by"),
+        "edge": facts.get("edge", {}),
         "learning_curve": facts.get("learning_curve", []),
         "audit": facts["audit"],
         "pairing": pairing.report,
@@ -217,6 +219,8 @@ def show(result: dict[str, Any]) -> None:
         verdict = "more pairs would help" if last["gain"]["low"] > 0.002 else "more pairs would hardly help"
         whose = f" ({last['method']})" if last["method"] != result["method"] else ""
         say(f"The last doubling of pairs gained {interval(last['gain'])} overlap@10{whose}: {verdict}.")
+    for name, (value, low, high) in result["edge"].items():
+        say(f"{name}={value:g} is at the edge of what was tried ({low:g} to {high:g}): --set {name}=... goes further.")
     took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
     chosen = f"{result['method']} {changed(result['params'])}".strip()
     say(f"{chosen} -> {result['path']}{took}", style="bold")

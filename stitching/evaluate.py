@@ -289,5 +289,14 @@ def in_order_of(first: Dump, second: Dump, *, by_row: bool) -> Reader:
         )
     if pairing.report["order"] == "same":
         return Reader(lambda: screened(second), lambda rows: rows_of(second, rows))
-    whole = torch.cat([torch.from_numpy(y.copy()) for _, y, _ in pairing.blocks()]).float()
-    return Reader(lambda: iter(torch.split(whole, BLOCK)), lambda rows: whole[rows])
+    order = torch.from_numpy(pairing.target_rows())
+
+    def blocks() -> Iterator[Tensor]:
+        with Screen(BadRows(), second) as screen:
+            for rows in torch.split(order, BLOCK):
+                block = second.gather(rows.numpy())
+                screen.keep((block,), (rows.numpy(),))
+                if not screen.refusing:
+                    yield torch.from_numpy(block).float()
+
+    return Reader(blocks, lambda rows: rows_of(second, order[rows]))

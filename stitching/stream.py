@@ -40,8 +40,9 @@ class PairedDumps:
 
     def blocks(self, size: int = BLOCK_ROWS) -> Iterator[PairBlock]:
         """One pass over the pairs."""
-        for x, y, keys in self.pairing.blocks(size):
-            yield PairBlock(torch.from_numpy(x), torch.from_numpy(y), as_keys(keys))
+        for x, y, keys, weights in self.pairing.blocks(size):
+            given = None if weights is None else torch.from_numpy(weights)
+            yield PairBlock(torch.from_numpy(x), torch.from_numpy(y), as_keys(keys), given)
             self.advance(len(keys))
 
 

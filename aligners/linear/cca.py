@@ -13,7 +13,7 @@ from ..alignment import Alignment
 from ..errors import UsageError
 from ..moments import Moments
 from ..survey import Survey
-from .checks import check_number, check_rank, check_variance
+from .checks import check_number, check_rank, check_rank_fits, check_variance
 from .derived import remembered
 from .two_sided import TwoSided, two_sided
 
@@ -60,6 +60,7 @@ class CCA(TwoSided):
 
     def align_moments(self, moments: Moments) -> Alignment:
         """The closed form at one eps (0.1 if it is open)."""
+        check_rank_fits("cca: rank", self.rank, moments)
         found = canonical(moments, DEFAULT if self.eps is None else self.eps, self.variance)
         k = max(1, int((found.rho > UNCORRELATED).sum()))
         a, rho, b, a_back, b_back = found.first(k if self.rank is None else min(self.rank, k))

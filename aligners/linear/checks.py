@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..errors import UsageError
+from ..errors import RefusedError, UsageError
 from ..moments import Moments
 
 __all__ = [
     "check_choice",
     "check_number",
     "check_rank",
+    "check_rank_fits",
     "check_variance",
     "ranks",
     "require_equal_dims",
@@ -44,11 +45,12 @@ def check_rank(what: str, value: int | None) -> None:
 
 
 def check_variance(method: str, moments: Moments) -> None:
-    """Raises `UsageError` if all rows of one side are the same."""
+    """Raises `RefusedError` if all rows of one side are the same, as far as their precision can tell."""
     for side, square in (("source", moments.square_x), ("target", moments.square_y)):
         if not float(square.sum()) > 0:
-            raise UsageError(
-                f"{method}: expected {side} rows that differ, got no variance at all; is it the right dump?"
+            raise RefusedError(
+                f"{method}: expected {side} rows that differ, got no variance at all in {moments.dtype}: all rows are "
+                "the same, or they differ by so little that its square is 0. Is it the right dump? If so, scale it up."
             )
 
 
@@ -59,6 +61,13 @@ def require_equal_dims(method: str, moments: Moments) -> None:
         raise UsageError(
             f"{method}: expected spaces of equal dims, got {p} and {q}; procrustes and ridge join any two."
         )
+
+
+def check_rank_fits(what: str, value: int | None, moments: Moments) -> None:
+    """Raises `UsageError` if ``value`` is more than the smaller of both dims."""
+    most = min(moments.source_dim, moments.target_dim)
+    if value is not None and value > most:
+        raise UsageError(f"{what}: expected at most {most}, the dims of the smaller space, got {value}.")
 
 
 def ranks(moments: Moments) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from ..alignment import Alignment
 from ..maps import Affine
 from ..moments import Moments
 from ..survey import Survey
-from .checks import check_choice, check_rank, check_variance, ranks
+from .checks import check_choice, check_rank, check_rank_fits, check_variance, ranks
 from .derived import remembered
 from .two_sided import TwoSided, two_sided
 
@@ -59,6 +59,7 @@ class PLS(TwoSided):
     def align_moments(self, moments: Moments) -> Alignment:
         """At one rank (the largest of the grid if it is open)."""
         check_variance(self.name, moments)
+        check_rank_fits("pls: rank", self.rank, moments)
         rank = ranks(moments)[-1] if self.rank is None else self.rank
         if self.mode == "regression":
             weight = components(moments).weight(rank)

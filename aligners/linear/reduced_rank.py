@@ -13,7 +13,7 @@ from ..aligner import LinearAligner
 from ..maps import Affine
 from ..moments import Block, Moments
 from ..survey import Survey
-from .checks import check_number, check_rank, ranks
+from .checks import check_number, check_rank, check_rank_fits, ranks
 from .derived import remembered
 from .ridge import Ridge, shrunk
 
@@ -53,6 +53,7 @@ class ReducedRank(LinearAligner):
 
     def solve(self, moments: Moments) -> Affine:
         """The closed form at one rank (the full one if it is open)."""
+        check_rank_fits("reduced-rank: rank", self.rank, moments)
         weight, directions = fitted(moments, self.alpha)
         directions = directions[: self.rank]
         return Affine.between(moments.mean_x, (weight @ directions.T) @ directions, moments.mean_y)

@@ -12,7 +12,7 @@ from ..alignment import Alignment
 from ..moments import Moments
 from ..survey import Survey
 from .cca import canonical
-from .checks import check_choice, check_number, check_rank, check_variance, ranks
+from .checks import check_choice, check_number, check_rank, check_rank_fits, check_variance, ranks
 from .derived import projected
 from .procrustes import Procrustes
 from .ridge import Ridge
@@ -60,8 +60,8 @@ class Subspace(TwoSided):
     def align_moments(self, moments: Moments) -> Alignment:
         """The closed form at one rank (50, or what the dims and the pairs allow, if it is open)."""
         check_variance(self.name, moments)
+        check_rank_fits("subspace: rank", self.rank, moments)
         rank = min(50, ranks(moments)[-1]) if self.rank is None else self.rank
-        rank = min(rank, moments.source_dim, moments.target_dim)
         a, b, back = self._directions(moments, rank)
         inside = projected(moments, a, b)
         inner = Procrustes() if self.inner == "procrustes" else Ridge()

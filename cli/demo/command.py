@@ -59,6 +59,7 @@ def demo(
         facts = dict(fitted.provenance)
         fitted_facts = {
             **{k: facts[k] for k in ("method", "params", "rows", "held_out", "candidates", "judged_by", "audit")},
+            "edge": facts["edge"],
             "learning_curve": facts["learning_curve"],
             "pairing": pairing.report,
             "source_dim": 384,

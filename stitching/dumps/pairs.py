@@ -15,6 +15,7 @@ from .dump import Dump
 from .idfiles import open_columns, open_groups
 from .ids import IdColumn, hash_ids, hash_rows, same_ids
 from .join import SHOWN, Join, RowPairs
+from .weights import Weights, read_weights, scaled
 
 __all__ = ["PairBlock", "Pairing", "pair"]
 
@@ -22,11 +23,12 @@ Keys = NDArray[np.uint64]
 
 
 class PairBlock(NamedTuple):
-    """Paired rows without bad ones: `x (m, p)`, `y (m, q)` and `keys (m,)`, uint64 and equal within a group."""
+    """Paired rows without bad ones: `x (m, p)`, `y (m, q)`, `keys (m,)`, uint64 and equal within a group, weights."""
 
     x: Array
     y: Array
     keys: Keys
+    weights: Weights | None = None
 
 
 class Pairing:
@@ -45,6 +47,7 @@ class Pairing:
         joined: RowPairs | None,
         keys: Callable[[], Iterator[Keys]],
         bad_rows: BadRows,
+        weights: Weights | None,
     ) -> None:
         self.source = source
         self.target = target
@@ -61,6 +64,7 @@ class Pairing:
         }
         self._joined = joined
         self.key_blocks = keys
+        self.weights = None if weights is None else scaled(weights, self._source_rows())
 
     def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
         """One pass over the pairs, at most `size` at a time; the arrays are valid until the next step.
@@ -72,11 +76,25 @@ class Pairing:
             for x, y, i, j in self._read(size):
                 mask = screen.keep((x, y), (i, j))
                 if not screen.refusing:
-                    keys = cursor.take(i)
-                    block = PairBlock(x, y, keys) if mask is None else PairBlock(x[mask], y[mask], keys[mask])
+                    weights = None if self.weights is None else self.weights[i]
+                    block = PairBlock(x, y, cursor.take(i), weights)
+                    if mask is not None:
+                        kept = None if weights is None else weights[mask]
+                        block = PairBlock(x[mask], y[mask], block.keys[mask], kept)
                     if len(block.keys):
                         yield block
             self.bad = {"source": screen.counts[0], "target": screen.counts[1], "dropped": screen.dropped}
+
+    def target_rows(self) -> Rows:
+        """The target row `(rows,)` of each pair; 8 bytes a pair."""
+        if self._joined is None:
+            return np.arange(self.rows)
+        return np.concatenate([block[:, 1] for block in self._joined.blocks(BLOCK)])
+
+    def _source_rows(self) -> Iterator[Rows]:
+        if self._joined is None:
+            return iter((np.arange(self.rows),))
+        return (block[:, 0] for block in self._joined.blocks(BLOCK))
 
     def _read(self, size: int) -> Iterator[tuple[Array, Array, Rows, Rows]]:
         if self._joined is None:
@@ -132,13 +150,15 @@ def pair(
     by_row: bool = False,
     pairs: Path | None = None,
     groups: Path | None = None,
+    weights: Path | None = None,
     bad_rows: BadRows = REFUSE,
 ) -> Pairing:
     """Pair the rows of two dumps: by id where both have ids, by position where neither has (or `by_row`), or as the
     table `pairs` says (columns source and target: ids where the dump has ids, else row numbers).
 
-    `groups` is a file of group labels, one a source row or with the columns id and group: rows of one group share a
-    key. Ids in the same order are paired in constant memory, others through a temporary database on disk.
+    `weights` is a file with a number for each source row: how much its pair counts. `groups` is a file of group labels,
+    one a source row or with the columns id and group: rows of one group share a key. Ids in the same order are paired
+    in constant memory, others through a temporary database on disk.
     Raises RefusedError where pairing would be a guess: unequal lengths, ids on one side only, ids of different kinds,
     repeated or disjoint ids.
     """
@@ -157,7 +177,8 @@ def pair(
         left, right = comparable(source, target)
         if not in_same_order(left, right):
             joined, report = join_ids(source, target, left, right)
-    return Pairing(source, target, by, report, joined, row_keys(source, groups), bad_rows)
+    given = None if weights is None else read_weights(weights, source.rows)
+    return Pairing(source, target, by, report, joined, row_keys(source, groups), bad_rows, given)
 
 
 def require_equal_lengths(source: Dump, target: Dump) -> None:

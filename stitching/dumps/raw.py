@@ -12,7 +12,7 @@ from .arrays import Array, Rows, runs
 from .codec import Codec
 from .dump import Dump
 
-__all__ = ["Binary", "ColumnMajorDump", "RawDump", "read_exactly"]
+__all__ = ["Binary", "ColumnMajorDump", "RawDump", "check_size", "read_exactly"]
 
 GAP_BYTES = 1 << 15  # reading 32 kB in vain costs about one random read
 SPAN_BYTES = 1 << 23

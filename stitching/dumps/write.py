@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import RefusedError, SutureError, UsageError
 from .arrays import Array
 from .atomic import atomic_write
 from .codec import FLOATS
@@ -68,13 +68,13 @@ def open_writer(
 
     The file appears whole at the end of the context; on an exception nothing is left and an older file is untouched.
     Formats that cannot hold ids get them in a sidecar `<stem>.ids.jsonl`, to be read with --ids, which appears first.
-    RefusedError if the target exists and `overwrite` is False, or the format cannot hold `dtype`; SutureError for an
-    unknown suffix or if no row was written.
+    RefusedError if the target exists and `overwrite` is False, or the format cannot hold `dtype`; UsageError for an
+    unknown suffix; SutureError if no row was written.
     """
     path = Path(path)
     kind = np.dtype(dtype)
     if path.suffix.lower() not in SINKS:
-        raise SutureError(f"{path}: expected one of {', '.join(SINKS)}; this suffix is not written.")
+        raise UsageError(f"{path}: expected one of {', '.join(SINKS)}; this suffix is not written.")
     if kind not in FLOATS or dim < 1:
         raise SutureError(f"{path}: expected float16, float32 or float64 and dim >= 1, got {kind} and {dim}.")
     make = SINKS[path.suffix.lower()]

@@ -215,3 +215,30 @@ def test_labels_judge_few_pairs(suture: Run, world: Path, here: Path, rows: Rows
     assert len(done["candidates"]) > 2
     assert done["held_out"] is None
     assert "15 pairs in 15 groups are too few" in done["held_out_reason"]
+
+
+def test_weights_count_pairs_as_if_some_were_not_there(
+    suture: Run, fails: Fails, here: Path, world: Path, rows: Rows
+) -> None:
+    kept = np.ones(320)
+    kept[::4] = 0
+    np.save("w.npy", 7 * kept)
+    np.savetxt("w.txt", 7 * kept)
+    wrong = rows("fit.b").copy()
+    wrong[::4] = wrong[::4][::-1]
+    np.save("wrong.npy", wrong)
+    for name, source, target, more in (
+        ("some", rows("fit.a")[kept > 0], rows("fit.b")[kept > 0], ()),
+        ("npy", rows("fit.a"), wrong, ("--weights", "w.npy", "--allow-mispaired")),
+        ("txt", rows("fit.a"), wrong, ("--weights", "w.txt", "--allow-mispaired")),
+    ):
+        np.save("x.npy", source)
+        np.save("y.npy", target)
+        suture("fit", "x.npy", "y.npy", "-o", f"{name}.safetensors", *QUICK, *more)
+    some, npy, txt = (load(f"{name}.safetensors").translate()(rows("gallery.a")) for name in ("some", "npy", "txt"))
+    np.testing.assert_allclose(npy, some, atol=1e-5)
+    np.testing.assert_array_equal(npy, txt)
+    np.save("short.npy", kept[1:])
+    np.save("minus.npy", -kept)
+    for path, said in (("short.npy", "320 weights"), ("minus.npy", "none negative")):
+        assert said in fails(3, "fit", "x.npy", "y.npy", "-o", "m.safetensors", *QUICK, "--weights", path)

@@ -338,7 +338,7 @@ def test_folders_that_cannot_be_written(fails: Fails, world: Path, ab: Path, ac:
             assert "x." in said
             assert folder in said
     assert "is a folder" in fails(3, "apply", ab, world / "gallery.a.npy", "-o", here)
-    assert "suffix" in fails(1, "apply", ab, world / "gallery.a.npy", "-o", "x.xyz")
+    assert "suffix" in fails(2, "apply", ab, world / "gallery.a.npy", "-o", "x.xyz")
     assert ".safetensors" in fails(2, "fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "x.npy")
 
 
@@ -435,3 +435,32 @@ def test_an_inverse_of_noise_is_refused(fails: Fails, suture: Callable[..., Any]
     np.save("y.npy", rows("fit.c")[:15])
     suture("fit", "x.npy", "y.npy", "-o", "m.safetensors", "--method", "ridge", "--set", "alpha=0.01")
     assert "condition number" in fails(3, "invert", "m.safetensors", "-o", "inv.safetensors")
+
+
+def test_a_map_file_cut_short_is_neither_map_nor_dump(fails: Fails, ab: Path, here: Path) -> None:
+    whole = ab.read_bytes()
+    for length in (20, len(whole) // 2, len(whole) - 1):
+        Path("cut.safetensors").write_bytes(whole[:length])
+        said = fails(1, "inspect", "cut.safetensors")
+        assert "truncated" in said or "cut within its header" in said
+
+
+def test_dumps_without_a_spread_that_can_be_measured(fails: Fails, here: Path, rows: Rows) -> None:
+    a, b = rows("fit.a"), rows("fit.b")
+    np.save("b.npy", b)
+    for spoilt, said in (
+        (np.broadcast_to(a[:1], a.shape), "no variance"),
+        (a * np.float32(1e-28), "scale it up"),
+        (a * np.float32(1e28), "scale them down"),
+    ):
+        np.save("a.npy", spoilt)
+        found = fails(3, "fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", "ridge", "--allow-mispaired")
+        assert said in found
+    assert not Path("m.safetensors").exists()
+
+
+def test_ranks_beyond_the_dims(fails: Fails, world: Path, here: Path) -> None:
+    for method in ("cca", "pls", "reduced-rank", "subspace"):
+        words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "m.safetensors", "--method", method)
+        said = fails(2, *words, "--set", "rank=25")
+        assert "at most 24" in said

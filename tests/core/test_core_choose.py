@@ -7,10 +7,23 @@ import pytest
 import torch
 from core_examples import rotation, rows
 
-from suture.aligners import Affine, Aligner, Alignment, LinearAligner, Pairs, Procrustes, RefusedError, Ridge, Survey
+from suture.aligners import (
+    Affine,
+    Aligner,
+    Alignment,
+    LinearAligner,
+    Pairs,
+    Procrustes,
+    RefusedError,
+    Ridge,
+    RotationRidge,
+    Survey,
+)
 from suture.aligners.choose import Candidate, LabelJudge, NeighbourJudge, best, cross_fit, shuffled, winner
+from suture.aligners.fit import edge
 from suture.aligners.measures.retrieval import Relevant
 from suture.aligners.pairs import mix
+from suture.aligners.survey import FOLDS
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,36 @@ def test_cross_fit_is_a_loop_over_folds(aligner):
         f = aligner.align(Survey.of(rest)).translate()
         held = survey.fold == fold
         torch.testing.assert_close(mapped[held], f(survey.sample.x[held]), rtol=1e-8, atol=1e-8)
+
+
+def test_a_method_that_reads_rows_is_held_out_on_all_pairs():
+    """The sample is a part of the pairs only: the rest of them must be read for each fold, and nothing else."""
+    n = 3000
+    x = rows(n, 6)
+    keys = mix(torch.arange(n) // 3)
+    y = x @ rotation(6) + 0.1 * rows(n, 6, seed=2)
+    survey = Survey.of(Pairs.of(x, y, keys), sample_rows=600)
+    for parts in (None, 1, 2):
+        for fold in range(FOLDS):
+            held = set(survey.sample.keys[survey.fold == fold].tolist())
+            read = torch.cat([block.keys for block in survey.rest(fold, parts).blocks(100)])
+            assert all(len(block.keys) <= 100 for block in survey.rest(fold, parts).blocks(100))
+            total = sum(part.n for part in survey.parts[:parts])
+            assert not held & set(read.tolist())
+            outside = total - survey.without_fold(fold, parts).n
+            assert total - len(read) >= outside
+            if parts is None:
+                assert len(read) == n - 3 * len(held)
+    everything = Survey.of(Pairs.of(x, y, keys), sample_rows=n)
+    assert len(everything.rest(0).x) == int((everything.fold != 0).sum())
+
+
+def test_only_real_values_at_an_edge_of_the_grid_are_told():
+    grid = [RotationRidge(strength=s) for s in (0.1, 1.0, 10.0)]
+    assert edge(grid[2], [Procrustes(), *grid]) == {"strength": (10.0, 0.1, 10.0)}
+    assert edge(grid[0], [Procrustes(), *grid]) == {"strength": (0.1, 0.1, 10.0)}
+    assert edge(grid[1], [Procrustes(), *grid]) == {}
+    assert edge(Procrustes(), [Procrustes(), *grid]) == {}
 
 
 def test_a_part_of_the_pairs_is_a_part_of_the_pairs():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from suture.aligners import Moments, Pairs, Survey, SutureError
+from suture.aligners import Moments, Pairs, RefusedError, Survey, SutureError
 from suture.aligners.pairs import PairBlock, as_keys, mix
 from suture.aligners.survey import FOLDS, all_unit
 
@@ -99,6 +99,11 @@ def test_groups_are_sampled_whole_and_share_a_fold(limit):
     assert limit - 10 < len(survey.sample) <= limit or len(survey.sample) == N
     for key in keys:
         assert len(torch.unique(survey.fold[survey.sample.keys == key])) == 1
+
+
+def test_groups_larger_than_the_sample_are_refused():
+    with pytest.raises(RefusedError, match="groups of at most 50"):
+        Survey.of(make_pairs(groups=3), sample_rows=50)
 
 
 def test_folds_part_the_sample_in_five_of_about_one_size():

@@ -143,7 +143,7 @@ def test_a_module_maps_as_the_map(aligner: Aligner) -> None:
 
 @every
 def test_rows_that_are_all_the_same_are_refused(aligner: Aligner) -> None:
-    with pytest.raises(UsageError, match="no variance"):
+    with pytest.raises(RefusedError, match="no variance"):
         type(aligner)(**{**aligner.parameters(), **({"cells": 2} if isinstance(aligner, Local) else {})}).align(
             Survey.of(Pairs.of(torch.ones(40, 6, dtype=torch.float64), planted(40, 6, 6)[1]))
         )

@@ -10,7 +10,7 @@ from ..arrays import Array
 from ..codec import Codec
 from ..dump import Dump
 from ..ids import IdKind
-from ..raw import RawDump
+from ..raw import RawDump, check_size
 from .request import Request, choose
 from .sinks import Sink
 
@@ -47,6 +47,15 @@ def open_safetensors(request: Request) -> Dump:
     return dump
 
 
+def end_of(tensors: dict[str, Any], begin: int) -> int:
+    """The length that the file must have to hold all ``tensors``, whichever of them is asked for."""
+    entries = [value for key, value in tensors.items() if key != "__metadata__"]
+    try:
+        return begin + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    except (KeyError, TypeError, IndexError, ValueError):
+        return begin  # what is wrong with the entry is said where it is read
+
+
 def read_header(request: Request) -> tuple[dict[str, Any], int]:
     """The tensors by name, and where their bytes begin."""
     with request.path.open("rb") as file:
@@ -58,6 +67,7 @@ def read_header(request: Request) -> tuple[dict[str, Any], int]:
             raise ValueError(f"{len(text)} of {length} header bytes")
     except ValueError as error:
         raise SutureError(f"{request.path}: not a safetensors file, or cut within its header ({error}).") from error
+    check_size(request.path.name, request.path, end_of(tensors, 8 + length))
     tensors.pop("__metadata__", None)
     return tensors, 8 + length
 
