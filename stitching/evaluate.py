@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..aligners.alignment import Alignment
-from ..aligners.errors import RefusedError, UsageError
+from ..aligners.errors import UsageError
 from ..aligners.measures.bootstrap import Bootstrap
 from ..aligners.measures.retrieval import METRICS, Relevant, overlap, rank_metrics, search
 from ..aligners.recognise import require_side, require_space
 from ..aligners.survey import Survey
 from .apply import BLOCK, serving_map
-from .dumps import BadRows, Dump, Screen, pair
+from .dumps import Dump
+from .rows import Reader, all_rows, answer_lists, in_order_of, reader, rows_of, screened
 
 __all__ = ["evaluate"]
 
@@ -37,18 +37,6 @@ DEFINITIONS = {
     "overlap@10": "share of the ten rows that the target's own queries find in the target's own gallery",
     "interval": "95 % percentile bootstrap over queries, 2000 draws, paired between strategies",
 }
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Rows in float32: ``blocks`` hands them out, each block overwritten by the next, and ``rows`` finds some."""
-
-    blocks: Callable[[], Iterator[Tensor]]
-    rows: Callable[[Tensor], Tensor]
-
-    def all(self) -> Tensor:
-        """All of them."""
-        return torch.cat([block.clone() for block in self.blocks()])
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,7 @@ def evaluate(
     require_side(alignment, "target", q, queries.name, behaviour=familiar)
     require_first(alignment, "source", gallery, familiar=familiar)
     mapping, _ = serving_map(alignment)
-    own = Reader(lambda: screened(gallery), lambda r: rows_of(gallery, r))
+    own = reader(gallery)
     galleries: dict[str, Gallery | str] = {
         "map": Gallery(lambda: map(mapping, own.blocks()), lambda r: mapping(own.rows(r)), q),
         "stay": "needs the source-space queries (--source-queries)",
@@ -110,7 +98,7 @@ def evaluate(
         galleries["re-embed"] = Gallery(native.blocks, native.rows, q)
     if gallery.dim == queries.dim:
         galleries["identity"] = Gallery(own.blocks, own.rows, q)
-    answers = None if relevant is None else flat(relevant, len(q), gallery.rows)
+    answers = None if relevant is None else answer_lists(relevant, len(q), gallery.rows)
     found: dict[str, dict[str, Tensor]] = {}
     truth: Tensor | None = None
     for name in track(("re-embed", "map", "stay", "identity", "mean", "shuffled"), "searching"):
@@ -217,22 +205,8 @@ def label_inputs(
     spaces = {"source": survey.source, "target": survey.target}
     for side, dump in (("target", queries), ("source", gallery)):
         require_space(spaces, side, next(screened(dump)), dump.name, behaviour=familiar)
-    query, row = flat(relevant, queries.rows, gallery.rows)
+    query, row = answer_lists(relevant, queries.rows, gallery.rows)
     return all_rows(queries), lambda: screened(gallery), Relevant(query, row, rows_of(gallery, row))
-
-
-def flat(relevant: Sequence[Any], queries: int, rows: int) -> tuple[Tensor, Tensor]:
-    """The right answers as two aligned lists, query and gallery row, sorted by query."""
-    if len(relevant) != queries:
-        raise RefusedError(f"expected right answers for each of {queries} queries, got {len(relevant)} of them.")
-    each = [np.unique(np.asarray(r, np.int64)) for r in relevant]  # an answer named twice counts once
-    query = torch.from_numpy(np.repeat(np.arange(queries), list(map(len, each))))
-    row = torch.from_numpy(np.concatenate(each))
-    if not len(row):
-        raise RefusedError("expected at least one query with a right answer, got none.")
-    if int(row.min()) < 0 or int(row.max()) >= rows:
-        raise RefusedError(f"expected right answers among the {rows} gallery rows, got row {int(row.max())}.")
-    return query, row
 
 
 def permutation(n: int, seed: int) -> Tensor:
@@ -240,30 +214,9 @@ def permutation(n: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-def all_rows(dump: Dump) -> Tensor:
-    """All rows ``(m, dim)`` of a dump that fits in memory, bad ones refused."""
-    return Reader(lambda: screened(dump), lambda rows: rows_of(dump, rows)).all()
-
-
-def screened(dump: Dump) -> Iterator[Tensor]:
-    """The blocks of a dump in float32, bad rows refused at the end; each is overwritten by the next."""
-    with Screen(BadRows(), dump) as screen:
-        start = 0
-        for block in dump.blocks():
-            screen.keep((block,), (np.arange(start, start + len(block)),))
-            start += len(block)
-            if not screen.refusing:
-                yield torch.from_numpy(block).float()
-
-
 def require_first(alignment: Alignment, side: str, dump: Dump, *, familiar: bool) -> None:
     """Refuse a dump whose first rows cannot be of that side."""
     require_side(alignment, side, next(screened(dump)), dump.name, behaviour=familiar)
-
-
-def rows_of(dump: Dump, rows: Tensor) -> Tensor:
-    """The named rows of a dump."""
-    return torch.from_numpy(dump.gather(rows.numpy())).float()
 
 
 def mean_gallery(alignment: Alignment, queries: Tensor, gallery: Dump) -> Gallery | str:
@@ -278,25 +231,3 @@ def mean_gallery(alignment: Alignment, queries: Tensor, gallery: Dump) -> Galler
             yield mean.expand(min(BLOCK, gallery.rows - start), -1)
 
     return Gallery(blocks, lambda rows: mean.expand(len(rows), -1), queries)
-
-
-def in_order_of(first: Dump, second: Dump, *, by_row: bool) -> Reader:
-    """The rows of ``second`` that belong to those of ``first``, in its order."""
-    pairing = pair(first, second, by_row=by_row)
-    if pairing.rows != first.rows:
-        raise RefusedError(
-            f"expected all {first.rows} rows of {first.name} in {second.name} too, it has {pairing.rows} of them."
-        )
-    if pairing.report["order"] == "same":
-        return Reader(lambda: screened(second), lambda rows: rows_of(second, rows))
-    order = torch.from_numpy(pairing.target_rows())
-
-    def blocks() -> Iterator[Tensor]:
-        with Screen(BadRows(), second) as screen:
-            for rows in torch.split(order, BLOCK):
-                block = second.gather(rows.numpy())
-                screen.keep((block,), (rows.numpy(),))
-                if not screen.refusing:
-                    yield torch.from_numpy(block).float()
-
-    return Reader(blocks, lambda rows: rows_of(second, order[rows]))

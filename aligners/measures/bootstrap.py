@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +56,18 @@ class Bootstrap:
     def _ratio(self, sums: Tensor) -> Tensor:
         total, count = sums.chunk(2, dim=-1)
         return total / count
+
+    def statistic(self, function: Callable[..., Tensor], *names: str, level: float = LEVEL) -> Interval:
+        """A ``function`` of the means of these columns, of which it gets each draw's: ``function(a, b)`` -> Tensor."""
+        at = [self._names.index(name) for name in names]
+        estimate, draws = (function(*(means[..., i] for i in at)) for means in (self._mean, self._draws))
+        return self._interval(estimate, draws, level)
+
+    def doubt(self, name: str, other: str) -> float:
+        """The share of draws, itself counted, in which the mean of ``name`` is not above that of ``other``."""
+        i, j = self._names.index(name), self._names.index(other)
+        ahead = self._draws[:, i] > self._draws[:, j]
+        return (1 + float((~ahead).sum())) / (1 + len(ahead))
 
     def _interval(self, estimate: Tensor, draws: Tensor, level: float) -> Interval:
         tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -15,12 +15,14 @@ from torch.nn.functional import normalize
 
 from ..errors import SutureError
 
-__all__ = ["METRICS", "Relevant", "Search", "overlap", "rank_metrics", "search"]
+__all__ = ["METRICS", "Ranking", "Relevant", "Search", "overlap", "rank_metrics", "search"]
 
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr", "overlap@10")
 TIE = 2.0**-20
 GRID = 1 / TIE
 QUERIES = 2048
+EXCLUDED = -4  # below every score
+NOTHING = -(1 << 63)  # the key of no row
 SPARE = 16  # ties at the edge of the top k that can still be resolved in favour of the earlier row
 
 
@@ -51,13 +53,101 @@ class Relevant:
 
 @dataclass(frozen=True)
 class Search:
-    """``top`` ``(m, k)``: the gallery rows found, best first. ``rank`` ``(r,)``: that of each right answer, from 1.
+    """``top`` ``(m, k)``: the gallery rows found, best first, and their ``score`` ``(m, k)``.
 
-    ``top`` has fewer columns where the gallery has fewer rows; -1 stands for a row that was excluded and not replaced.
+    ``rank`` ``(r,)`` is that of each right answer, from 1. ``top`` has fewer columns where the gallery has fewer rows;
+    -1 stands for a row that was excluded and not replaced.
     """
 
     top: Tensor
+    score: Tensor
     rank: Tensor | None
+
+
+class Ranking:
+    """The rows of a gallery that come first for each of ``queries`` queries, from scores that arrive in blocks.
+
+    ``limits`` ``(r,)`` are the scores of the right answers, which are ``row`` ``(r,)`` of ``query`` ``(r,)``, sorted
+    by query. Rankings of the same queries over disjoint rows of one gallery add up (``+``): scores must lie within
+    +-3, and be of one kind.
+    """
+
+    def __init__(
+        self,
+        queries: int,
+        k: int,
+        *,
+        query: Tensor | None = None,
+        row: Tensor | None = None,
+        limits: Tensor | None = None,
+        exclude: Tensor | None = None,
+    ) -> None:
+        self._k = k
+        self._keys = torch.full((queries, k), NOTHING, dtype=torch.int64)
+        self._rows = 0
+        self._query, self._row, self._limits, self._exclude = query, row, limits, exclude
+        self._above = None if query is None else torch.zeros(len(query), dtype=torch.int64)
+
+    def add(self, scores: Tensor, rows: Tensor, first: int = 0) -> None:
+        """Take in ``scores`` ``(some, n)`` of the queries from ``first`` on with the gallery's ``rows`` ``(n,)``.
+
+        ``rows`` ascend. ``scores`` are overwritten. Every query must be given every row.
+        """
+        if not len(rows):
+            return
+        if self._above is not None:
+            self._count_above(scores, rows, first)
+        scores.mul_(GRID).round_()
+        if self._exclude is not None:
+            own = self._exclude[first : first + len(scores)]
+            at = torch.searchsorted(rows, own).clamp(max=len(rows) - 1)
+            inside = (rows[at] == own).nonzero()[:, 0]
+            scores[inside, at[inside]] = EXCLUDED * GRID
+        if first == 0:
+            self._rows += len(rows)
+        mine = self._keys[first : first + len(scores)]
+        self._keys[first : first + len(scores)] = (
+            torch.cat([mine, _best(scores, rows, self._k)], dim=1).topk(self._k, dim=1).values
+        )
+
+    def __add__(self, other: Ranking) -> Ranking:
+        both = Ranking(len(self._keys), self._k, query=self._query, row=self._row, limits=self._limits)
+        both._exclude = self._exclude
+        both._rows = self._rows + other._rows
+        both._keys = torch.cat([self._keys, other._keys], dim=1).topk(self._k, dim=1).values
+        if self._above is not None and other._above is not None:
+            both._above = self._above + other._above
+        return both
+
+    def result(self) -> Search:
+        """What was found. Raises `SutureError` if no row was ever added."""
+        if not self._rows:
+            raise SutureError("expected a gallery of at least one row, got none.")
+        keys = self._keys[:, : min(self._k, self._rows)]
+        score = (keys + (1 << 40) - 1) >> 40
+        top = ((score << 40) - keys).masked_fill_((score == EXCLUDED * GRID) | (keys == NOTHING), -1)
+        return Search(top, (score / GRID).float(), None if self._above is None else self._above + 1)
+
+    def _count_above(self, scores: Tensor, rows: Tensor, first: int) -> None:
+        """Count how many of these rows come before each right answer of these queries."""
+        assert self._query is not None
+        assert self._row is not None
+        assert self._limits is not None
+        assert self._above is not None
+        lo, hi = torch.searchsorted(self._query, torch.tensor([first, first + len(scores)])).tolist()
+        for a in range(lo, hi, QUERIES):
+            part = slice(a, min(a + QUERIES, hi))
+            query = self._query[part] - first
+            one_each = len(query) == len(scores) and torch.equal(query, torch.arange(len(query)))
+            mine = scores if one_each else scores[query]
+            limit, own = self._limits[part], self._row[part]
+            above = (mine > limit[:, None] + TIE).sum(1)
+            tied = (mine >= limit[:, None] - TIE).sum(1) - above
+            before = torch.searchsorted(rows, own)
+            tied -= (rows[before.clamp(max=len(rows) - 1)] == own).long()  # a right answer ties with itself
+            for i in (tied > 0).nonzero()[:, 0].tolist():
+                above[i] += ((mine[i, : int(before[i])] - limit[i]).abs() <= TIE).sum()
+            self._above[part] += above
 
 
 def search(
@@ -74,67 +164,29 @@ def search(
     answers count it all the same. Memory is one block of scores; cost m g d multiplications.
     """
     q = normalize(queries.float(), dim=1)
-    if isinstance(gallery, Tensor):
-        gallery = torch.split(gallery, 8192)
-    best: Tensor | None = None
-    counts = thresholds = None
+    ranking = Ranking(len(q), k, exclude=exclude)
     if relevant is not None:
-        thresholds = torch.linalg.vecdot(q[relevant.query], normalize(relevant.vectors.float(), dim=1))
-        counts = torch.zeros(len(relevant.row), dtype=torch.int64)
+        limits = torch.linalg.vecdot(q[relevant.query], normalize(relevant.vectors.float(), dim=1))
+        ranking = Ranking(len(q), k, query=relevant.query, row=relevant.row, limits=limits, exclude=exclude)
     start = 0
-    for block in gallery:
+    for block in torch.split(gallery, 8192) if isinstance(gallery, Tensor) else gallery:
         g = normalize(block.float(), dim=1)
-        tops = []
+        rows = torch.arange(start, start + len(g))
         for first in range(0, max(len(q), 1), QUERIES):
-            scores = q[first : first + QUERIES] @ g.T
-            if relevant is not None and counts is not None and thresholds is not None:
-                _count_above(counts, thresholds, relevant, scores, first, start)
-            scores.mul_(GRID).round_()
-            if exclude is not None:
-                own = exclude[first : first + QUERIES] - start
-                inside = (own >= 0) & (own < len(g))
-                scores[inside.nonzero()[:, 0], own[inside]] = -2 * GRID
-            tops.append(_best(scores, start, k))
-        keys = torch.cat(tops) if best is None else torch.cat([best, torch.cat(tops)], dim=1)
-        best = keys.topk(min(k, keys.shape[1]), dim=1).values
+            ranking.add(q[first : first + QUERIES] @ g.T, rows, first)
         start += len(g)
-    if best is None:
-        raise SutureError("expected a gallery of at least one row, got none.")
-    score = (best + (1 << 40) - 1) >> 40
-    top = ((score << 40) - best).masked_fill_(score == -2 * GRID, -1)
-    return Search(top, None if counts is None else counts + 1)
+    return ranking.result()
 
 
-def _best(scores: Tensor, start: int, k: int) -> Tensor:
+def _best(scores: Tensor, rows: Tensor, k: int) -> Tensor:
     """The best k and a few of each row of a block, each as one integer: by score first, then by row (below 2^40)."""
     value, index = scores.topk(min(k + SPARE, scores.shape[1]), dim=1)
-    keys = (value.long() << 40) - (index + start)
+    keys = (value.long() << 40) - rows[index]
     if k + SPARE < scores.shape[1]:
         # Where the tie at the edge goes beyond the spare, topk has chosen among equals as it liked.
-        for rows in torch.split((value[:, k - 1] == value[:, -1]).nonzero()[:, 0], 64):
-            column = torch.arange(start, start + scores.shape[1])
-            keys[rows] = ((scores[rows].long() << 40) - column).topk(k + SPARE, dim=1).values
+        for some in torch.split((value[:, k - 1] == value[:, -1]).nonzero()[:, 0], 64):
+            keys[some] = ((scores[some].long() << 40) - rows).topk(k + SPARE, dim=1).values
     return keys
-
-
-def _count_above(
-    counts: Tensor, thresholds: Tensor, relevant: Relevant, scores: Tensor, first: int, start: int
-) -> None:
-    """Add to ``counts`` how many rows of this block come before each right answer of these queries."""
-    lo, hi = torch.searchsorted(relevant.query, torch.tensor([first, first + len(scores)])).tolist()
-    for a in range(lo, hi, QUERIES):
-        part = slice(a, min(a + QUERIES, hi))
-        query = relevant.query[part] - first
-        one_each = len(query) == len(scores) and torch.equal(query, torch.arange(len(query)))
-        rows = scores if one_each else scores[query]
-        limit, own = thresholds[part], relevant.row[part] - start
-        above = (rows > limit[:, None] + TIE).sum(1)
-        tied = (rows >= limit[:, None] - TIE).sum(1) - above
-        tied -= ((own >= 0) & (own < rows.shape[1])).long()  # a right answer ties with itself
-        for i in (tied > 0).nonzero()[:, 0].tolist():
-            before = rows[i, : max(int(own[i]), 0)]
-            above[i] += ((before - limit[i]).abs() <= TIE).sum()
-        counts[part] += above
 
 
 def rank_metrics(rank: Tensor, query: Tensor, queries: int) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from .estimate import estimate
+
 __all__ = ["gallery"]
 
 gallery = typer.Typer(
@@ -16,3 +18,7 @@ gallery = typer.Typer(
 @gallery.callback()
 def main() -> None:
     """Know whether to move a retrieval gallery to a new encoder, and move it."""
+
+
+for command in (estimate,):
+    gallery.command()(command)

@@ -96,6 +96,17 @@ class Pairing:
             return iter((np.arange(self.rows),))
         return (block[:, 0] for block in self._joined.blocks(BLOCK))
 
+    def partners(self) -> Rows:
+        """The target row `(source.rows,)` of each source row, -1 where it has none; its first, where it has several."""
+        if self._joined is None:
+            return np.arange(self.source.rows)
+        out = np.full(self.source.rows, -1)
+        for pairs in self._joined.blocks(BLOCK):
+            rows, first = np.unique(pairs[:, 0], return_index=True)
+            new = out[rows] < 0
+            out[rows[new]] = pairs[first[new], 1]
+        return out
+
     def _read(self, size: int) -> Iterator[tuple[Array, Array, Rows, Rows]]:
         if self._joined is None:
             first = 0

@@ -1,0 +1,127 @@
+"""`suture gallery estimate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..options import GalleryIds, Ids, Json, Seed, open_dumps, open_one
+
+__all__ = ["estimate", "show"]
+
+
+def estimate(
+    old_gallery: Annotated[str, typer.Option(help="Dump of the gallery by the old encoder: PATH or PATH::key.")],
+    old_pairs: Annotated[str, typer.Option(help="Some items by the old encoder; the maps are fitted on these.")],
+    new_pairs: Annotated[str, typer.Option(help="The same items by the new encoder.")],
+    old_queries: Annotated[str | None, typer.Option(help="Queries by the old encoder.")] = None,
+    new_queries: Annotated[str | None, typer.Option(help="The same queries by the new encoder.")] = None,
+    relevant: Annotated[
+        Path | None, typer.Option(help="Right answers: a gallery row per query, or a list of ids or rows per query.")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="New vectors of gallery rows: of all, or of some by id; see `gallery sample`.")
+    ] = None,
+    gallery_ids: GalleryIds = None,
+    ids: Ids = None,
+    by_row: Annotated[bool, typer.Option("--by-row", help="Match dumps by position although there are ids.")] = False,
+    groups: Annotated[Path | None, typer.Option(help="Group of each query; intervals are over groups.")] = None,
+    segments: Annotated[Path | None, typer.Option(help="Columns with one value a query, to find worst slices.")] = None,
+    traffic: Annotated[Path | None, typer.Option(help="How often each gallery row is read, to backfill by.")] = None,
+    method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Know before you move: every way to bring a gallery to a new encoder, on your own vectors, beside staying."""
+    from ...aligners.errors import UsageError
+    from ...stitching.dumps import pair, read_relevant
+    from ...stitching.gallery.columns import numbers_of, read_groups, read_segments
+    from ...stitching.gallery.estimate import estimate as estimate_gallery
+    from ...stitching.gallery.inputs import gather_inputs
+    from ..output import print_json, rows_progress, track
+    from ..settings import build_aligner
+
+    if method == "auto" and set_:
+        raise UsageError("--set goes with one --method, not with auto.")
+    if new_queries is None and any((old_queries, relevant, groups, segments)):
+        raise UsageError("--old-queries, --relevant, --groups and --segments go with --new-queries.")
+    aligners = None if method == "auto" else [build_aligner(method, set_ or [])]
+    galleries = [old_gallery] if pool is None else [old_gallery, pool]
+    gallery, *pools = open_dumps(galleries, None, gallery_ids)
+    queries = None if new_queries is None else open_one(new_queries)
+    inputs = gather_inputs(
+        gallery,
+        pair(*open_dumps((old_pairs, new_pairs), None, ids), by_row=by_row),
+        old_queries=None if old_queries is None else open_one(old_queries),
+        new_queries=queries,
+        relevant=None if relevant is None or queries is None else read_relevant(relevant, queries, gallery),
+        pool=pools[0] if pools else None,
+        groups=None if groups is None or queries is None else read_groups(groups, queries),
+        by_row=by_row,
+    )
+    found = estimate_gallery(
+        inputs,
+        aligners=aligners,
+        segments=None if segments is None or queries is None else read_segments(segments, queries),
+        traffic=None if traffic is None else numbers_of(traffic, gallery, "count"),
+        itemsize=gallery.dtype.itemsize,
+        seed=seed,
+        track=track,
+        progress=rows_progress,
+    )
+    if json:
+        print_json(found.result)
+    else:
+        show(found.result)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The verdict's table, and what it says."""
+    from ..output import interval, say, table
+
+    metric = result["metric"]
+    overlap = [m for s in result["strategies"] for m in s["metrics"] or () if m.startswith("overlap@")][:1]
+    columns = dict.fromkeys([metric, *(("recall@10",) if metric == "ndcg@10" else ()), *overlap])
+    level = f"{result['level']:.0%}".replace("%", " %")
+    say(f"{result['queries']} queries on {result['gallery_rows']} gallery rows, {result['pairs']} pairs fitted.")
+    say(f"Evidence: {result['evidence']}; {level} intervals over queries.")
+    rows = []
+    for s in result["strategies"]:
+        if s["metrics"] is None:
+            continue
+        q = s["quantities"]
+        rows.append(
+            (
+                s["name"],
+                *(interval(s["metrics"].get(c)) for c in columns),
+                interval((s["difference"] or {}).get(metric)),
+                interval(q["retention"]),
+                effort(s["cost"]),
+            )
+        )
+    table(("strategy", *columns, f"{metric} less stay", "retention", "cost"), rows)
+    for reason in dict.fromkeys(s["reason"] for s in result["strategies"] if s["reason"]):
+        names = ", ".join(s["name"] for s in result["strategies"] if s["reason"] == reason)
+        say(f"{names}: {reason}")
+    for note in result["notes"]:
+        say(note)
+    say(result["conclusion"], style="bold")
+
+
+def effort(cost: dict[str, Any] | None) -> str:
+    """A cost in a few words."""
+    if cost is None:
+        return "a null"
+    parts = []
+    if cost["gallery_embeddings"]:
+        parts.append(f"embed {cost['gallery_embeddings']}")
+    if cost["embeddings_per_query"]:
+        parts.append(f"embed {cost['embeddings_per_query']} a query")
+    if cost["rows_written"]:
+        parts.append(f"write {cost['rows_written']}")
+    if len(cost["query_encoders"]) > 1:
+        parts.append("two encoders")
+    return ", ".join(parts) or "none"

@@ -1,0 +1,141 @@
+"""Estimating what each strategy is worth on the user's own gallery, before anything is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...aligners.aligner import Aligner
+from ..evaluate import Track, untracked
+from .inputs import Inputs
+from .maps import Maps, fit_maps
+from .measure import BASES, Measured, Progress, measure
+from .slices import clusters, slices
+from .systems import Systems
+from .table import LEVEL, Table
+from .thresholds import translated
+from .verdict import Gate, Verdict, judge_gate, verdict
+
+__all__ = ["DEFINITIONS", "Estimate", "estimate"]
+
+DEFINITIONS = {
+    "ndcg@10": "binary gains, discount 1/log2(1+rank), over the best possible",
+    "recall@k": "share of a query's right rows among its first k",
+    "mrr": "1 / rank of the first right row",
+    "overlap@k": "share of the k rows that the new model's own queries find among its own vectors of the gallery; from "
+    "a pool that is not full, each pooled row stands for one over the chance that it was drawn",
+    "retention": "the metric judged by, over that of re-embed",
+    "gain": "the metric judged by, over that of stay",
+    "update_gain": "share of the gap between stay and re-embed that is closed; only where re-embed is clearly better",
+    "negative_flips": "share of queries with a right row among the first ten under stay, and none now; without labels, "
+    "share of queries with fewer of the new model's own neighbours than under stay",
+    "positive_flips": "the other way round",
+    "compatible": "new queries (bridged, or on the mapped gallery) beat old ones on the old gallery (Shen et al. 2020)",
+    "interval": "90 % percentile bootstrap over queries (over groups of them where given), 2000 draws, paired",
+    "doubt": "share of draws in which the strategy does not beat stay",
+    "shrunken": "empirical Bayes: a slice's mean drawn to the overall one by its sampling variance",
+}
+
+
+class Estimate:
+    """What was measured: ``result``, plain JSON values, and the ``maps`` and weights it was measured with."""
+
+    def __init__(
+        self, inputs: Inputs, maps: Maps, systems: Systems, measured: Measured, result: dict[str, Any]
+    ) -> None:
+        self.inputs, self.maps, self.systems, self.measured, self.result = inputs, maps, systems, measured, result
+
+
+def estimate(
+    inputs: Inputs,
+    *,
+    aligners: Sequence[Aligner] | None = None,
+    gates: Sequence[Gate] = (),
+    gated: str | None = None,
+    segments: Mapping[str, list[str]] | None = None,
+    traffic: Tensor | None = None,
+    itemsize: int = 2,
+    seed: int = 0,
+    track: Track[Any] = untracked,
+    progress: Progress,
+) -> Estimate:
+    """Fit the maps, rank the whole gallery by every strategy, and come to a verdict.
+
+    ``gates`` are judged on the strategy ``gated``, by default that of the verdict. ``segments``: columns with one value
+    a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``itemsize``: bytes a number of the index.
+    """
+    maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
+    systems = Systems(inputs, maps)
+    measured = measure(systems, traffic=traffic, seed=seed, progress=progress)
+    table = Table(measured, itemsize, seed)
+    rows = table.rows()
+    metric, count = measured.metric, len(inputs.queries.new)
+    said = verdict(rows, metric, count, pairing=maps.pairing["verdict"], scope=inputs.scope)
+    facts = maps.alignment.provenance
+    result: dict[str, Any] = {
+        "queries": count,
+        "queries_with_answers": None if inputs.query is None else len(torch.unique(inputs.query)),
+        "gallery_rows": inputs.gallery.count,
+        "gallery": inputs.gallery.name,
+        "pool_rows": None if inputs.pool is None else inputs.pool.size,
+        "pairs": facts["rows"],
+        "evidence": inputs.evidence,
+        "scope": inputs.scope,
+        "metric": metric,
+        "level": LEVEL,
+        "strategies": rows,
+        "verdict": said.name,
+        "strategy": said.strategy,
+        "more_queries": said.more_queries,
+        "conclusion": said.sentence,
+        "gates": [judge_gate(g, named(rows, gated or said.strategy or "stay")) for g in gates],
+        "recall_by": measured.base,
+        "mixing": {n: {"a": m.served, "how": m.how} for n, m in measured.mixing.items()},
+        "compatible": compatible(rows, metric),
+        "size_curve": table.size_curve(),
+        "backfill_curves": table.backfill_curves(),
+        "slices": worst(measured, said, segments or {}, seed),
+        "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
+        "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
+        "notes": list(inputs.notes),
+        "definitions": DEFINITIONS,
+        "query_hash": inputs.query_hash(),
+        "seed": seed,
+    }
+    return Estimate(inputs, maps, systems, measured, result)
+
+
+def named(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """The row of that strategy."""
+    from ...aligners.errors import UsageError
+
+    for row in rows:
+        if row["name"] == name:
+            return row
+    raise UsageError(f"there is no strategy '{name}'; there are {', '.join(r['name'] for r in rows)}.")
+
+
+def compatible(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """The criterion of backward compatibility for the two ways of using new queries alone: True, False or None."""
+    out: dict[str, Any] = {}
+    for row in rows:
+        if row["name"] in ("bridge", "map"):
+            d = (row["difference"] or {}).get(metric)
+            out[row["name"]] = None if d is None or d["low"] <= 0 < d["high"] else d["low"] > 0
+    return out
+
+
+def worst(measured: Measured, said: Verdict, segments: Mapping[str, list[str]], seed: int) -> list[dict[str, Any]]:
+    """The slices of the verdict's strategy against staying, or of the best one that embeds nothing."""
+    if "stay" not in measured.metrics:
+        return []
+    name = said.strategy if said.strategy in measured.metrics and said.strategy != "stay" else measured.base
+    if name == "stay":
+        name = next(n for n in ("dual", "map", "bridge") if n in measured.metrics)
+    queries = measured.inputs.queries
+    columns = {**segments, "automatic": clusters(queries.new, seed)}
+    gain = measured.judged(name) - measured.judged("stay")
+    return [{"strategy": name, **s} for s in slices(gain, columns, queries.groups, level=LEVEL, seed=seed)]

@@ -1,0 +1,185 @@
+"""Measuring every strategy: two passes over the gallery, one to rank by all of them, one to fill it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...aligners.measures.retrieval import Ranking, rank_metrics
+from ...aligners.pairs import mix
+from .backfill import LEVELS, Filled, filled, orders, segments_of
+from .cascade import Cascaded, cascades
+from .choice import Mixing, mixing
+from .inputs import DEPTH, Inputs
+from .scan import Advance, Segments, System, scan, total
+from .systems import Systems
+from .truth import Truth
+
+__all__ = ["BASES", "Measured", "Progress", "measure"]
+
+BASES = ("stay", "bridge", "map", "dual", "dual-concat")  # what can recall for a cascade
+SIZES = 5
+SMALLEST_SIZE = 250  # gallery rows at the small end of the size curve
+Progress = Callable[[int, str], AbstractContextManager[Advance]]
+Metrics = dict[str, Tensor]
+
+
+@dataclass(eq=False)
+class Measured:
+    """Per-query metrics ``(m,)`` of each strategy, of each gallery size and of each backfilled share.
+
+    ``k``: the k of overlap@k, None without it. ``metric``: what is judged by. ``base``: the strategy that recalls and
+    that fills what is not yet re-embedded. ``score`` ``(m, 10)`` of the first ten by strategy.
+    """
+
+    inputs: Inputs
+    mixing: dict[str, Mixing]
+    k: int | None
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+    sizes: dict[int, dict[str, Metrics]] = field(default_factory=dict)
+    curve: dict[tuple[str, str], dict[float, Metrics]] = field(default_factory=dict)
+    score: dict[str, Tensor] = field(default_factory=dict)
+    top: dict[str, Tensor] = field(default_factory=dict)
+    distinct: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    base: str = ""
+
+    @property
+    def metric(self) -> str:
+        """What is judged by."""
+        return "ndcg@10" if self.inputs.query is not None else f"overlap@{self.k}"
+
+    def judged(self, name: str) -> Tensor:
+        """That metric ``(m,)`` of a strategy."""
+        return self.metrics[name][self.metric]
+
+    def of(self, top: Tensor, rank: Tensor | None, truth: Truth | None) -> Metrics:
+        """All metrics per query of what was found."""
+        out: Metrics = {}
+        if rank is not None and self.inputs.query is not None:
+            out |= rank_metrics(rank, self.inputs.query, len(self.inputs.queries.new))
+        if truth is not None:
+            out[f"overlap@{truth.k}"] = truth.overlap(top)
+        return out
+
+
+def measure(systems: Systems, *, traffic: Tensor | None, seed: int, progress: Progress) -> Measured:
+    """Measure all that the inputs allow. Memory is a few blocks and, for each query, the best 200 rows a strategy."""
+    inputs = systems.inputs
+    count = inputs.gallery.count
+    pool = inputs.pool
+    with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
+        chosen = mixing(systems, seed=seed, advance=advance)
+    out = Measured(inputs, chosen, None if pool is None else pool.neighbours, missing=dict(systems.missing))
+    made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
+    made = {name: System(name, each.terms) for name, each in made.items()}
+    oracle = systems.oracle()
+    if pool is not None and (out.k is not None or pool.full):
+        made["re-embed"] = oracle
+    size = size_segments(count, seed)
+    with progress(count, "ranking") as advance:
+        jobs = [
+            (system, DEPTH, size) if name in (*BASES, "re-embed") else (system, max(10, out.k or 10), None)
+            for name, system in made.items()
+        ]
+        ranked = dict(zip(made, scan(inputs, systems.views, jobs, advance), strict=True))
+    wholes = {name: total(parts).result() for name, parts in ranked.items()}
+    truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
+    for name, found in wholes.items():
+        if name == "re-embed" and not inputs.full_pool:
+            continue
+        out.metrics[name] = out.of(found.top, found.rank, truth)
+        out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
+    bases = [name for name in BASES if name in out.metrics]
+    out.base = max(bases, key=lambda name: float(out.judged(name).nanmean()))
+    size_curve(out, ranked, size, [*bases, "re-embed"])
+    if inputs.full_pool:
+        for depth, cascaded in cascades(inputs, wholes[out.base]).items():
+            add(out, f"cascade@{depth}", cascaded, truth)
+        with progress(2 * count, "filling up") as advance:
+            backfills(systems, out, made, truth, traffic, seed, advance)
+    else:
+        reason = systems.missing["re-embed"]
+        out.missing |= dict.fromkeys(("cascade", "backfill"), reason)
+        if truth is not None:
+            pooled_cascades(out, wholes[out.base].top, truth)
+    return out
+
+
+def add(out: Measured, name: str, found: Cascaded, truth: Truth | None) -> None:
+    """Take in what a cascade found."""
+    out.metrics[name] = out.of(found.top, found.rank, truth)
+    out.distinct[name], out.top[name], out.score[name] = found.distinct, found.top, found.score
+
+
+def pooled_cascades(out: Measured, recalled: Tensor, truth: Truth) -> None:
+    """Cascades from a thin pool: a true neighbour that is recalled is found, its new vector ranks it first."""
+    for depth in (10, 50, 200):
+        if truth.k <= depth <= recalled.shape[1]:
+            wide = Truth(truth.rows, truth.share, depth)
+            out.metrics[f"cascade@{depth}"] = {f"overlap@{truth.k}": wide.overlap(recalled)}
+            out.distinct[f"cascade@{depth}"] = int((torch.unique(recalled[:, :depth]) >= 0).sum())
+
+
+def size_segments(count: int, seed: int) -> Segments:
+    """Rows drawn for galleries of 1/16, 1/8, ... 1/2 and all: each row's segment is the smallest that has it."""
+    levels = [count >> j for j in range(SIZES - 1, -1, -1) if count >> j >= SMALLEST_SIZE] or [count]
+    place = torch.empty(count, dtype=torch.int64)
+    place[mix(torch.arange(count), seed + 11).argsort()] = torch.arange(count)
+    return Segments(torch.searchsorted(torch.tensor(levels[:-1]), place, right=True), len(levels))
+
+
+def size_curve(out: Measured, ranked: dict[str, list[Ranking]], size: Segments, names: list[str]) -> None:
+    """Metrics at each size; a right answer that was not drawn is ranked among those that were."""
+    for level in range(1, size.number + 1):
+        rows = int((size.of < level).sum())
+        found = {name: total(ranked[name][:level]).result() for name in names if name in ranked}
+        truth = Truth.of(found["re-embed"], out.inputs.pool, 10) if out.inputs.full_pool and out.inputs.pool else None
+        out.sizes[rows] = {
+            name: out.of(each.top, each.rank, truth)
+            for name, each in found.items()
+            if name != "re-embed" or out.inputs.full_pool
+        }
+
+
+def backfills(
+    systems: Systems,
+    out: Measured,
+    made: dict[str, System],
+    truth: Truth | None,
+    traffic: Tensor | None,
+    seed: int,
+    advance: Advance,
+) -> None:
+    """The curve of every order and base, and ``backfill@p`` by the order with the largest area."""
+    inputs = systems.inputs
+    ways = {
+        order: segments_of(priority)
+        for order, priority in orders(inputs, systems.maps, systems.views, traffic, seed, advance).items()
+    }
+    bases = [out.base, "expanded"] if out.base != "expanded" else ["expanded"]
+    jobs = [(made[name], 10, way) for way in ways.values() for name in (*bases, "re-embed")]
+    rankings = iter(scan(inputs, systems.views, jobs, advance))
+    points: dict[tuple[str, str], dict[float, Filled]] = {}
+    for order, way in ways.items():
+        *olds, new = [next(rankings) for _ in range(len(bases) + 1)]
+        for name, old in zip(bases, olds, strict=True):
+            points[order, name] = {p: filled(inputs, way, old, new, i) for i, p in enumerate(LEVELS)}
+    for key, levels in points.items():
+        out.curve[key] = {p: out.of(each.top, each.rank, truth) for p, each in levels.items()}
+    best = max(out.curve, key=lambda key: area(out, key))
+    for p in (0.1, 0.25, 0.5):
+        name = f"backfill@{p:.0%}".rstrip("%")
+        out.metrics[name], out.top[name] = out.curve[best][p], points[best][p].top
+        out.distinct[name] = round(p * inputs.gallery.count)
+
+
+def area(out: Measured, key: tuple[str, str]) -> float:
+    """The mean of the metric over all shares between nothing and all re-embedded, by trapezoids."""
+    levels = out.curve[key]
+    means = [float(levels[p][out.metric].nanmean()) for p in LEVELS]
+    return float(torch.trapezoid(torch.tensor(means, dtype=torch.float64), torch.tensor(LEVELS, dtype=torch.float64)))

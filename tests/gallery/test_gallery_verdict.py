@@ -1,0 +1,231 @@
+"""Verdicts on worlds whose answer is known, and the refusals."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gallery_worlds import World, unit
+
+from suture.aligners.errors import UsageError
+from suture.stitching.gallery.verdict import Gate, cost, judge_gate, verdict
+
+Suture = Callable[..., Any]
+
+
+def by_name(result: dict[str, Any]) -> dict[str, Any]:
+    return {s["name"]: s for s in result["strategies"]}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory, suture: Suture) -> dict[str, Any]:
+    world = World(tmp_path_factory.mktemp("world"))
+    found = suture(*world.words(), "--json")
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_better_model_is_worth_a_cascade(result: dict[str, Any]) -> None:
+    assert result["verdict"] == "cascade"
+    table = by_name(result)
+    assert table["re-embed"]["difference"]["ndcg@10"]["low"] > 0
+    assert table[result["strategy"]]["metrics"]["ndcg@10"]["estimate"] >= 0.95 * max(
+        s["metrics"]["ndcg@10"]["estimate"] for s in result["strategies"] if s["metrics"]
+    )
+    assert table["re-embed"]["quantities"]["retention"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
+    assert table["re-embed"]["quantities"]["update_gain"]["estimate"] == pytest.approx(1.0)
+
+
+def test_nulls_score_at_chance(result: dict[str, Any]) -> None:
+    for name in ("shuffled", "random"):
+        assert by_name(result)[name]["metrics"]["ndcg@10"]["estimate"] < 0.05
+
+
+def test_costs_say_what_is_embedded_and_written(result: dict[str, Any]) -> None:
+    table = by_name(result)
+    assert table["stay"]["cost"]["rows_written"] == table["dual"]["cost"]["rows_written"] == 0
+    assert table["map"]["cost"]["bytes_written"] == 600 * 32 * 4
+    assert table["re-embed"]["cost"]["gallery_embeddings"] == 600
+    assert table["backfill@25"]["cost"]["gallery_embeddings"] == 150
+    assert cost("dual-concat", 10, 3, 5, 2, None)["bytes_written"] == 160
+
+
+def test_flips_add_up_to_the_change_of_hits(result: dict[str, Any]) -> None:
+    table = by_name(result)
+    q, d = table["map"]["quantities"], table["map"]["difference"]
+    net = q["positive_flips"]["estimate"] - q["negative_flips"]["estimate"]
+    assert net == pytest.approx(d["recall@10"]["estimate"])
+
+
+def test_thresholds_keep_their_share(result: dict[str, Any]) -> None:
+    assert result["thresholds"]
+    for row in result["thresholds"]:
+        assert 0 < row["passes"] < 1
+        assert set(row["new"]) >= {"map", "dual", "re-embed"}
+        assert all(v["low"] <= v["estimate"] <= v["high"] for v in row["new"].values())
+
+
+def test_the_same_model_again_is_no_reason_to_move(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    world.new = world.old
+    world.write()
+    found = suture(*world.words(), "--json")
+    assert found["verdict"] == "stay"
+    assert "finds the same" in found["conclusion"]
+
+
+def test_a_rotated_copy_is_no_reason_to_move_but_costs_nothing(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(24, 24)))[0].astype(np.float32)
+    world.new = {part: unit(rows @ turn) for part, rows in world.old.items()}
+    world.write()
+    found = suture(*world.words(), "--json")
+    assert found["verdict"] == "stay"
+    assert by_name(found)["map"]["quantities"]["retention"]["low"] > 0.99
+
+
+def test_a_worse_model_is_left_alone(tmp_path: Path, suture: Suture) -> None:
+    found = suture(*World(tmp_path, old_noise=0.2, new_noise=0.9).words(), "--json")
+    assert found["verdict"] == "stay"
+    assert by_name(found)["re-embed"]["quantities"]["update_gain"] is None
+
+
+def test_another_model_of_the_same_width_is_mapped_not_mixed_up(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    world.new = {part: rows[:, :24] / np.linalg.norm(rows[:, :24], axis=1)[:, None] for part, rows in world.new.items()}
+    world.write()
+    table = by_name(suture(*world.words(), "--json"))
+    assert table["map"]["metrics"]["ndcg@10"]["estimate"] > 10 * table["random"]["metrics"]["ndcg@10"]["estimate"]
+
+
+def test_shuffled_pairs_mean_stay(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    world.new["pairs"] = world.new["pairs"][np.random.default_rng(0).permutation(world.pairs)]
+    world.write()
+    found = suture(*world.words(), "--json")
+    assert found["verdict"] == "stay"
+    assert "unrelated" in found["conclusion"]
+    assert by_name(found)["map"]["metrics"]["ndcg@10"]["estimate"] < 0.05
+
+
+def test_a_tiny_gallery_is_refused(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path, count=3, queries=3)
+    assert "at least 11 rows" in suture(*world.words(), code=3)
+
+
+def test_queries_without_an_answer_do_not_count_and_none_at_all_is_refused(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    world.right[: world.queries // 2] = -1
+    world.write()
+    assert suture(*world.words(), "--json")["queries_with_answers"] == world.queries // 2
+    world.right[:] = -1
+    world.write()
+    assert "at least one query with a right answer" in suture(*world.words(), code=3)
+
+
+def test_without_the_old_model_there_is_no_staying(tmp_path: Path, suture: Suture) -> None:
+    found = suture(*World(tmp_path).words(old=False, pool=False), "--json")
+    assert found["verdict"] in ("bridge", "map")
+    table = by_name(found)
+    for name in ("stay", "dual", "dual-concat"):
+        assert table[name]["metrics"] is None
+        assert "--old-queries" in table[name]["reason"]
+    assert "--pool" in table["re-embed"]["reason"]
+
+
+def test_pairs_alone_are_judged_by_the_new_models_neighbours(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    found = suture(*world.words(labels=False), "--json")
+    assert found["metric"] == "overlap@10"
+    assert "held-out pairs as queries" in found["evidence"]
+    assert by_name(found)["re-embed"]["metrics"]["overlap@10"]["estimate"] == 1
+    assert found["pairs"] + found["queries"] == world.pairs
+    alone = suture(*world.words(labels=False, pool=False), "--json")
+    assert alone["verdict"] == "undecided"
+    assert alone["scope"] == "held-out pairs"
+    assert "not on yours of 600 rows" in alone["notes"][0]
+
+
+def test_a_pool_by_row_number_serves_a_gallery_without_ids(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    rows = np.sort(np.random.default_rng(0).permutation(600)[:300])
+    np.savez(tmp_path / "pool.npz", x=world.new["gallery"][rows], id=rows)
+    words = [*world.words(labels=False, pool=False), "--pool", tmp_path / "pool.npz", "--json"]
+    found = suture(*words)
+    assert found["pool_rows"] == 300
+    table = by_name(found)
+    assert table["re-embed"]["metrics"] is None
+    full = by_name(suture(*world.words(labels=False), "--json"))
+    for name in ("stay", "map", "dual"):
+        come = table[name]["metrics"]["overlap@10"]["estimate"]
+        assert come == pytest.approx(full[name]["metrics"]["overlap@10"]["estimate"], abs=0.06)
+
+
+def test_slices_find_where_it_is_worse(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    bad = np.arange(world.queries) % 4 == 0
+    world.new["queries"][bad] = unit(np.random.default_rng(2).normal(size=(int(bad.sum()), 32)))
+    world.write()
+    lines = "\n".join(["kind", *("bad" if b else "good" for b in bad)])
+    (tmp_path / "kinds.csv").write_text(lines)
+    found = suture(*world.words(), "--segments", tmp_path / "kinds.csv", "--json")
+    kinds = [s for s in found["slices"] if s["column"] == "kind"]
+    assert [s["slice"] for s in kinds] == ["bad", "good"]
+    assert kinds[0]["queries"] == 30
+    assert kinds[0]["difference"]["high"] < kinds[1]["difference"]["low"]
+    assert kinds[0]["difference"]["estimate"] <= kinds[0]["shrunken"]
+
+
+def test_groups_widen_the_intervals(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    for part in ("queries",):
+        for sides in (world.old, world.new):
+            sides[part] = np.repeat(sides[part][:12], 10, axis=0)
+    world.right = np.repeat(world.right[:12], 10)
+    world.write()
+    (tmp_path / "groups.txt").write_text("\n".join(str(i // 10) for i in range(120)))
+    plain, grouped = (
+        by_name(suture(*world.words(), *more, "--json"))["stay"]["metrics"]["ndcg@10"]
+        for more in ((), ("--groups", tmp_path / "groups.txt"))
+    )
+    assert grouped["high"] - grouped["low"] > 2 * (plain["high"] - plain["low"])
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high", "result"),
+    [
+        ("gain>1", 1.01, 1.2, "pass"),
+        ("gain>1", 1.0, 1.2, "undecided"),
+        ("gain>=1", 1.0, 1.2, "pass"),
+        ("gain>1", 0.8, 0.99, "fail"),
+        ("gain<=.5", 0.2, 0.5, "pass"),
+        ("gain<.5", 0.2, 0.5, "undecided"),
+    ],
+)
+def test_gates_are_judged_on_the_bounds(text: str, low: float, high: float, result: str) -> None:
+    row = {
+        "name": "map",
+        "metrics": {},
+        "quantities": {"gain": {"estimate": (low + high) / 2, "low": low, "high": high}},
+    }
+    assert judge_gate(Gate.parse(text), row)["result"] == result
+
+
+@pytest.mark.parametrize("text", ["gain", "gain=1", ">1", "gain>one", "gain>>1"])
+def test_a_gate_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="something like retention"):
+        Gate.parse(text)
+
+
+def test_holm_is_stricter_than_one_test() -> None:
+    def row(name: str, value: float, doubt: float | None) -> dict[str, Any]:
+        gap = {"estimate": value - 0.5, "low": value - 0.55, "high": value - 0.45}
+        return {"name": name, "metrics": {"m": {"estimate": value}}, "difference": {"m": gap}, "doubt": doubt}
+
+    rows = [row("stay", 0.5, None), row("map", 0.52, 0.03), row("bridge", 0.51, 0.4)]
+    assert verdict(rows, "m", 100, pairing="clean", scope="gallery").name == "undecided"
+    assert verdict(rows[:2], "m", 100, pairing="clean", scope="gallery").name == "map"
+    found = verdict(rows, "m", 100, pairing="clean", scope="gallery")
+    assert found.more_queries is not None
+    assert found.more_queries > 0
