@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options import GalleryIds, Ids, Json, Seed, open_dumps, open_one
+from ..options import GalleryIds, Ids, Json, Overwrite, Seed, check_map_output, open_dumps, open_one
 
 __all__ = ["estimate", "show"]
 
@@ -30,9 +30,22 @@ def estimate(
     groups: Annotated[Path | None, typer.Option(help="Group of each query; intervals are over groups.")] = None,
     segments: Annotated[Path | None, typer.Option(help="Columns with one value a query, to find worst slices.")] = None,
     traffic: Annotated[Path | None, typer.Option(help="How often each gallery row is read, to backfill by.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="The list by `gallery sample` that the pool was embedded from: its chances.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as retention>=0.95 or gain>1, judged on bounds: exit 4 fails, 5 open."),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="The strategy to judge gates on; by default the verdict's.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write what `gallery plan --map` takes (.safetensors).")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
     method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Know before you move: every way to bring a gallery to a new encoder, on your own vectors, beside staying."""
@@ -41,24 +54,33 @@ def estimate(
     from ...stitching.gallery.columns import numbers_of, read_groups, read_segments
     from ...stitching.gallery.estimate import estimate as estimate_gallery
     from ...stitching.gallery.inputs import gather_inputs
+    from ...stitching.gallery.upgrade import save_upgrade
+    from ...stitching.gallery.verdict import Gate
     from ..output import print_json, rows_progress, track
     from ..settings import build_aligner
 
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
-    if new_queries is None and any((old_queries, relevant, groups, segments)):
-        raise UsageError("--old-queries, --relevant, --groups and --segments go with --new-queries.")
+    if new_queries is None and any((old_queries, relevant, segments)):
+        raise UsageError("--old-queries, --relevant and --segments go with --new-queries.")
+    if sample is not None and pool is None:
+        raise UsageError("--sample goes with the --pool that was embedded from it.")
+    dumps = (old_gallery, old_pairs, new_pairs, old_queries, new_queries, pool)
+    if save is not None:
+        check_map_output(save, *dumps, relevant, groups, segments, traffic, sample, overwrite=overwrite)
+    gates = [Gate.parse(text) for text in gate or ()]
     aligners = None if method == "auto" else [build_aligner(method, set_ or [])]
     galleries = [old_gallery] if pool is None else [old_gallery, pool]
     gallery, *pools = open_dumps(galleries, None, gallery_ids)
     queries = None if new_queries is None else open_one(new_queries)
     inputs = gather_inputs(
         gallery,
-        pair(*open_dumps((old_pairs, new_pairs), None, ids), by_row=by_row),
+        pair(*open_dumps((old_pairs, new_pairs), None, ids), by_row=by_row, groups=groups if queries is None else None),
         old_queries=None if old_queries is None else open_one(old_queries),
         new_queries=queries,
         relevant=None if relevant is None or queries is None else read_relevant(relevant, queries, gallery),
         pool=pools[0] if pools else None,
+        chances=None if sample is None else numbers_of(sample, pools[0], "chance"),
         groups=None if groups is None or queries is None else read_groups(groups, queries),
         by_row=by_row,
     )
@@ -67,15 +89,21 @@ def estimate(
         aligners=aligners,
         segments=None if segments is None or queries is None else read_segments(segments, queries),
         traffic=None if traffic is None else numbers_of(traffic, gallery, "count"),
+        gates=gates,
+        gated=strategy,
+        price=price,
         itemsize=gallery.dtype.itemsize,
         seed=seed,
         track=track,
         progress=rows_progress,
     )
-    if json:
-        print_json(found.result)
-    else:
-        show(found.result)
+    if save is not None:
+        save_upgrade(found, save, overwrite=overwrite)
+    result = {**found.result, "saved": None if save is None else str(save)}
+    print_json(result) if json else show(result)
+    judged = [g["result"] for g in result["gates"]]
+    if "fail" in judged or "undecided" in judged:
+        raise typer.Exit(4 if "fail" in judged else 5)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -108,7 +136,11 @@ def show(result: dict[str, Any]) -> None:
         say(f"{names}: {reason}")
     for note in result["notes"]:
         say(note)
+    for g in result["gates"]:
+        say(f"gate {g['gate']} on {g['strategy']}: {g['result']}, {interval(g['value'])}")
     say(result["conclusion"], style="bold")
+    if result["saved"] is not None:
+        say(f"-> {result['saved']}")
 
 
 def effort(cost: dict[str, Any] | None) -> str:

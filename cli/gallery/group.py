@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .estimate import estimate
+from .sample import sample
 
 __all__ = ["gallery"]
 
@@ -20,5 +21,5 @@ def main() -> None:
     """Know whether to move a retrieval gallery to a new encoder, and move it."""
 
 
-for command in (estimate,):
+for command in (sample, estimate):
     gallery.command()(command)

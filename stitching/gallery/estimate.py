@@ -58,6 +58,7 @@ def estimate(
     segments: Mapping[str, list[str]] | None = None,
     traffic: Tensor | None = None,
     itemsize: int = 2,
+    price: float | None = None,
     seed: int = 0,
     track: Track[Any] = untracked,
     progress: Progress,
@@ -66,11 +67,12 @@ def estimate(
 
     ``gates`` are judged on the strategy ``gated``, by default that of the verdict. ``segments``: columns with one value
     a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``itemsize``: bytes a number of the index.
+    ``price``: of a thousand embeddings.
     """
     maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
     systems = Systems(inputs, maps)
     measured = measure(systems, traffic=traffic, seed=seed, progress=progress)
-    table = Table(measured, itemsize, seed)
+    table = Table(measured, itemsize, seed, price)
     rows = table.rows()
     metric, count = measured.metric, len(inputs.queries.new)
     said = verdict(rows, metric, count, pairing=maps.pairing["verdict"], scope=inputs.scope)

@@ -161,8 +161,8 @@ def gather_inputs(
 
     ``pairing`` pairs old rows with new ones. ``pool``: dump of new vectors of gallery rows, by id or, where it has as
     many rows as the gallery, by row; ``chances`` ``(pool.rows,)`` are the probabilities with which its rows were
-    drawn, else it counts as drawn evenly. Raises `RefusedError` where sizes or ids do not fit, `UsageError` where
-    something is missing.
+    drawn into it, else it counts as drawn evenly. Raises `RefusedError` where sizes or ids do not fit, `UsageError`
+    where something is missing.
     """
     if gallery.rows < SMALLEST:
         raise RefusedError(
@@ -240,7 +240,8 @@ def pooled(gallery: Dump, pool: Dump, chances: Tensor | None, *, by_row: bool) -
     if chances is None:
         weight = known * (gallery.rows / int(known.sum()))
     else:
-        weight = torch.where(known, 1 / chances.double()[theirs.clamp(min=0)], 0.0)
+        chance = torch.where(known, chances.double()[theirs.clamp(min=0)], 0.0)  # 0: embedded for another purpose
+        weight = torch.where(chance > 0, 1 / chance, 0.0)
     return Pool(weight.float(), lambda rows: rows_of(pool, theirs[rows]), pool.dim)
 
 

@@ -39,8 +39,8 @@ METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
 class Table:
     """The bootstrap over queries of everything that was measured; all numbers of an estimate share its draws."""
 
-    def __init__(self, measured: Measured, itemsize: int, seed: int) -> None:
-        self.measured, self.itemsize = measured, itemsize
+    def __init__(self, measured: Measured, itemsize: int, seed: int, price: float | None = None) -> None:
+        self.measured, self.itemsize, self.price = measured, itemsize, price
         self.metric = measured.metric
         self.columns: dict[str, Tensor] = {}
         for name, metrics in measured.metrics.items():
@@ -87,14 +87,14 @@ class Table:
         doubt = self.boot.doubt(f"{name} {self.metric}", f"stay {self.metric}") if self.metric in shared else None
         gallery = measured.inputs.gallery
         new_dim = measured.inputs.queries.new.shape[1]
-        price = cost(name, gallery.count, gallery.dim, new_dim, self.itemsize, measured.distinct.get(name))
+        effort = cost(name, gallery.count, gallery.dim, new_dim, self.itemsize, measured.distinct.get(name), self.price)
         return out | {
             "metrics": metrics,
             "difference": difference or None,
             "quantities": self.quantities(name),
             "doubt": doubt,
             "reason": None,
-            "cost": price if name in ORDER else None,
+            "cost": effort if name in ORDER else None,
         }
 
     def quantities(self, name: str) -> dict[str, Any]:

@@ -143,9 +143,18 @@ def title(strategy: str) -> str:
     return words[strategy]
 
 
-def cost(strategy: str, rows: int, old_dim: int, new_dim: int, itemsize: int, distinct: int | None) -> dict[str, Any]:
-    """What a strategy costs: ``gallery_embeddings`` at once, ``embeddings_per_query`` at most while a cascade warms up,
-    ``rows_written`` and ``bytes_written`` to the index, ``query_encoders`` that a query goes through.
+def cost(
+    strategy: str,
+    rows: int,
+    old_dim: int,
+    new_dim: int,
+    itemsize: int,
+    distinct: int | None,
+    price: float | None = None,
+) -> dict[str, Any]:
+    """What a strategy costs: ``gallery_embeddings`` at once and their price at ``price`` a thousand; for a cascade at
+    most ``embeddings_per_query``, each row once, and the ``distinct_rows_recalled`` by the queries that were measured;
+    ``rows_written`` and ``bytes_written`` to the index; the ``query_encoders`` that a query goes through.
     """
     embedded = written = width = per_query = 0
     encoders = {"stay": ["old"], "dual": ["old", "new"], "dual-concat": ["old", "new"]}.get(strategy, ["new"])
@@ -167,6 +176,7 @@ def cost(strategy: str, rows: int, old_dim: int, new_dim: int, itemsize: int, di
         "rows_written": written,
         "bytes_written": written * width * itemsize,
         "query_encoders": encoders,
+        "price": None if price is None else (embedded or (distinct or 0) * bool(per_query)) * price / 1000,
     }
 
 

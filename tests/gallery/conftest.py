@@ -28,7 +28,7 @@ def suture() -> Callable[..., Any]:
         result = CliRunner().invoke(app, [str(word) for word in words])
         assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
         assert "fault of suture" not in result.stderr, result.stderr
-        assert result.exit_code == code, f"{words}\n{result.stdout}\n{result.stderr}"
+        assert result.exit_code == code, f"{words}\n{result.stdout[-500:]}\n{result.stderr}"
         if "--json" not in words:
             return result.stdout + result.stderr
         value = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"JSON holds {name}"))

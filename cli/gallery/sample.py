@@ -1,0 +1,95 @@
+"""`suture gallery sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..options import Json, Overwrite, Seed, check_output, open_one
+
+__all__ = ["sample"]
+
+
+def sample(
+    gallery: Annotated[str, typer.Argument(metavar="GALLERY", help="Dump of the gallery by the old encoder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The list to write (.jsonl).")],
+    pairs: Annotated[int | None, typer.Option(min=0, help="How many pairs; by default 10 for each dim.")] = None,
+    pool: Annotated[int | None, typer.Option(min=0, help="How many rows of known truth; by default a 40th.")] = None,
+    old_queries: Annotated[
+        str | None, typer.Option(help="Queries by the old encoder: what they find today joins the pool.")
+    ] = None,
+    strata: Annotated[
+        Path | None, typer.Option(help="Stratum of each gallery row; by default cells by k-means.")
+    ] = None,
+    groups: Annotated[Path | None, typer.Option(help="Group of each gallery row; a group is never split.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Text of each gallery row, to go along.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="File of ids of the gallery, one a row.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """List the items to embed by the new encoder before an estimate, and say how many and why."""
+    from ...aligners.errors import UsageError
+    from ...stitching.gallery.columns import read_columns, read_groups
+    from ...stitching.gallery.sample import draw, pairs_wanted, pool_wanted, write_sample
+    from ..output import print_json
+
+    if out.suffix != ".jsonl":
+        raise UsageError(f"--out: expected a .jsonl file, got {out}.")
+    check_output(out, gallery, old_queries, strata, groups, texts, ids, overwrite=overwrite)
+    dump = open_one(gallery, ids=ids)
+    wanted, pooled = pairs_wanted(dump.rows, dump.dim), pool_wanted(dump.rows)
+    made = draw(
+        dump,
+        pairs=wanted[0] if pairs is None else pairs,
+        pool=pooled[0] if pool is None else pool,
+        strata=None if strata is None else [str(v) for v in only(read_columns(strata, dump), "stratum", strata)],
+        groups=None if groups is None else read_groups(groups, dump),
+        old_queries=None if old_queries is None else open_one(old_queries),
+        seed=seed,
+    )
+    text = None if texts is None else only(read_columns(texts, dump), "text", texts)
+    write_sample(dump, made, out, texts=text, overwrite=overwrite)
+    counts = made.counts
+    result = {
+        "path": str(out),
+        "gallery_rows": dump.rows,
+        **counts,
+        "price": None if price is None else counts["all"] * price / 1000,
+        "why": {
+            "pairs": wanted[1] if pairs is None else "as asked for",
+            "pool": pooled[1] if pool is None else "as asked for",
+        },
+        "seed": seed,
+    }
+    print_json(result) if json else show(result)
+
+
+def only(columns: dict[str, list[Any]], name: str, path: Path) -> list[Any]:
+    """The column of that name, or the only one."""
+    from ...aligners.errors import SutureError
+
+    if name in columns or len(columns) == 1:
+        return columns[name] if name in columns else next(iter(columns.values()))
+    raise SutureError(f"{path}: expected a column '{name}', got: {', '.join(columns) or 'none'}.")
+
+
+def show(result: dict[str, Any]) -> None:
+    """How many, what for, and why."""
+    from ..output import say
+
+    pairs = result["fit"] + result["tune"] + result["test"]
+    say(f"Embed {result['all']} of {result['gallery_rows']} items by the new encoder:")
+    say(f"  {pairs} pairs, {result['fit']} to fit, {result['tune']} to tune, {result['test']} to test on")
+    say(f"    {result['why']['pairs']}.")
+    say(f"  {result['pool']} for the pool of known truth (an item may serve both)")
+    say(f"    {result['why']['pool']}.")
+    if result["price"] is not None:
+        say(f"  This costs {result['price']:.2f}.")
+    say(
+        f"-> {result['path']}; embed these ids, then `suture gallery estimate --pool ... --sample {result['path']}`.",
+        "bold",
+    )

@@ -1,0 +1,95 @@
+"""What is drawn, and that an estimate from it says what the full truth says."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gallery_worlds import World
+
+from suture.stitching.gallery.sample import shares, stratified
+from suture.stitching.gallery.split import SHARES, split_of
+
+Suture = Callable[..., Any]
+
+
+def test_splits_have_their_shares_and_never_change() -> None:
+    keys = torch.arange(20_000) * 7_919
+    split = split_of(keys)
+    for i, share in enumerate(SHARES.values()):
+        assert float((split == i).double().mean()) == pytest.approx(share, abs=0.015)
+    assert split_of(torch.arange(1, 13)).tolist() == [0, 0, 0, 0, 1, 0, 0, 1, 0, 2, 0, 0]  # as ever
+
+
+def test_strata_have_their_shares_and_groups_stay_whole() -> None:
+    labels = torch.tensor([0] * 600 + [1] * 300 + [2] * 100)
+    units = torch.arange(1000) // 5
+    drawn = stratified(labels, 3, units, 200, seed=1)
+    assert [int(drawn[labels == s].sum()) for s in range(3)] == [120, 60, 20]
+    per_unit = torch.zeros(200).index_add_(0, units, drawn.float())
+    assert set(per_unit.tolist()) == {0.0, 5.0}
+    assert int(shares(torch.tensor([1, 1, 1]), 2).sum()) == 2
+    single = stratified(labels, 3, torch.arange(1000), 1000, seed=1)
+    assert bool(single.all())
+
+
+def test_a_sample_lists_what_to_embed(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"item {i}" for i in range(600)))
+    words = [
+        "gallery",
+        "sample",
+        tmp_path / "gallery.old.npy",
+        "-o",
+        tmp_path / "s.jsonl",
+        "--pairs",
+        100,
+        "--pool",
+        60,
+    ]
+    words += ["--texts", texts, "--old-queries", tmp_path / "queries.old.npy", "--price", 2.5]
+    said = suture(*words, "--json")
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert said["all"] == len(rows)
+    assert said["price"] == pytest.approx(len(rows) * 2.5 / 1000)
+    assert said["fit"] + said["tune"] + said["test"] == sum(r["pair"] for r in rows) == 100
+    assert all(r["text"] == f"item {r['row']}" for r in rows)
+    assert {round(r["chance"], 6) for r in rows} <= {0.0, 0.1, 1.0}
+    scores = world.old["queries"] @ world.old["gallery"].T
+    today = set(np.argsort(-scores, axis=1)[:, :40].ravel().tolist())
+    assert today <= {r["row"] for r in rows if r["chance"] == 1}
+    again = tmp_path / "t.jsonl"
+    suture(*[again if w == tmp_path / "s.jsonl" else w for w in words])
+    assert again.read_bytes() == (tmp_path / "s.jsonl").read_bytes()
+    assert "exists" in suture(*words, code=3)
+
+
+def test_an_estimate_from_the_sample_agrees_with_the_whole_truth(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path, count=1500, queries=150)
+    suture("gallery", "sample", tmp_path / "gallery.old.npy", "-o", tmp_path / "s.jsonl", "--pairs", 0, "--pool", 300)
+    rows = [json.loads(line)["row"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    np.savez(tmp_path / "pool.npz", x=world.new["gallery"][rows], id=np.array(rows))
+    words = world.words(labels=False, pool=False)
+    queries = ["--new-queries", tmp_path / "queries.new.npy", "--old-queries", tmp_path / "queries.old.npy"]
+    part = suture(*words, *queries, "--pool", tmp_path / "pool.npz", "--sample", tmp_path / "s.jsonl", "--json")
+    whole = suture(*words, *queries, "--pool", tmp_path / "gallery.new.npy", "--json")
+    assert part["pool_rows"] == 300
+    assert part["metric"] == "overlap@25"
+    order = [s["name"] for s in part["strategies"] if s["kind"] == "strategy" and s["metrics"]]
+    assert {"stay", "map", "dual", "cascade@50"} <= set(order)
+    value = {s["name"]: s["metrics"]["overlap@25"]["estimate"] for s in part["strategies"] if s["metrics"]}
+    full = {s["name"]: s["metrics"]["overlap@10"]["estimate"] for s in whole["strategies"] if s["metrics"]}
+    assert value["shuffled"] < 0.1 < value["stay"]
+    assert (value["dual"] > value["stay"]) == (full["dual"] > full["stay"])
+    assert "from a pool" in part["evidence"]
+
+
+def test_a_pool_too_thin_to_judge_by_says_how_many(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path, count=3000, queries=20)
+    np.savez(tmp_path / "pool.npz", x=world.new["gallery"][:20], id=np.arange(20))
+    words = [*world.words(labels=False, pool=False), "--new-queries", tmp_path / "queries.new.npy"]
+    assert "at least 75" in suture(*words, "--pool", tmp_path / "pool.npz", code=2)
