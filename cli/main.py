@@ -12,11 +12,13 @@ from .boundary import Commands
 from .compose import compose, invert
 from .demo.command import demo
 from .evaluate import evaluate
+from .evaluate_head import evaluate_head
 from .fit import fit
 from .gallery.group import gallery
 from .inspect import inspect
 from .match import match
 from .methods import methods
+from .stitch import export, fold, stitch
 
 __all__ = ["app"]
 
@@ -30,7 +32,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (fit, match, apply, evaluate, inspect, compose, invert, methods, demo):
+for command in (
+    fit,
+    match,
+    apply,
+    evaluate,
+    inspect,
+    compose,
+    invert,
+    stitch,
+    fold,
+    export,
+    evaluate_head,
+    methods,
+    demo,
+):
     app.command()(command)
 app.add_typer(gallery)
 

@@ -19,6 +19,7 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 MODULES = {
     "arrow": ["pyarrow", "pyarrow.parquet", "pyarrow.ipc"],
     "h5": ["h5py"],
+    "onnx": ["onnx", "onnx.compose", "onnx.version_converter", "onnxruntime"],
 }
 # Extras for working on suture, or made of other extras.
 META = {"all", "bench", "dev"}

@@ -17,7 +17,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from sklearn.utils.validation import check_is_fitted
 
-from ...aligners.errors import RefusedError, SutureError, UsageError
+from ...aligners.errors import RefusedError, UsageError
 from ...aligners.maps import Affine
 
 __all__ = ["decision", "fold_estimator", "is_estimator"]
@@ -36,13 +36,13 @@ def is_estimator(head: Any) -> bool:
 def fold_estimator(mapping: Affine, head: Any) -> Any:
     """A copy of a fitted estimator that takes rows of the map's source.
 
-    Raises `RefusedError` for estimators that are not linear in their input, `SutureError` where widths do not fit.
+    Raises `RefusedError` for estimators that are not linear in their input, and where widths do not fit.
     """
     check_is_fitted(head)
     if isinstance(head, Pipeline):
         return fold_pipeline(mapping, head)
     if head.n_features_in_ != mapping.target_dim:
-        raise SutureError(
+        raise RefusedError(
             f"the map goes from {mapping.source_dim} to {mapping.target_dim} dims, the head takes "
             f"{head.n_features_in_}. Is the map the right way round (new encoder -> the space that the head knows)?"
         )
@@ -104,7 +104,7 @@ def fold_pipeline(mapping: Affine, head: Pipeline) -> Any:
                 f"{', '.join(t.__name__ for t in AFFINE_STEPS)}; stitch the map in front of the pipeline instead."
             )
         if step.n_features_in_ != mapping.target_dim:
-            raise SutureError(
+            raise RefusedError(
                 f"the map gives {mapping.target_dim} dims, the step '{name}' of the head takes {step.n_features_in_}."
             )
         # An affine step is known by what it makes of the origin and of the axes.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...aligners.alignment import Alignment
-from ...aligners.errors import RefusedError, SutureError, UsageError
+from ...aligners.errors import RefusedError, UsageError
 from ...aligners.maps import Affine, Identity, Map
 from .estimators import decision, fold_estimator, is_estimator
 from .layers import CONVOLUTIONS, FOLDABLE, fold_layer, input_dim
@@ -54,7 +54,7 @@ def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, pro
     The map alone is folded: rows are not scaled to unit length behind it, as `stitch` may do. The folded head is run
     against map and head on a ``probe``, a batch in the source space (by default the map's own canaries, or random
     rows), and refused where outputs differ by more than 1e-5 of the largest (2e-2 in half precision).
-    Raises `RefusedError` where the head cannot be folded or the proof fails, `SutureError` on widths that do not fit.
+    Raises `RefusedError` where the head cannot be folded, widths do not fit, or the proof fails.
     """
     mapping = affine_map(alignment)
     if is_estimator(head):
@@ -148,7 +148,7 @@ def require_equal(came: Any, expected: Any, dtype: torch.dtype) -> None:
     """Raises `RefusedError` where the folded head does not give what map and head give."""
     allowed = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
     if came.shape != expected.shape:
-        raise SutureError(f"the folded head gives shape {came.shape}, map and head give {expected.shape}.")
+        raise RefusedError(f"the folded head gives shape {came.shape}, map and head give {expected.shape}.")
     worst = float(np.abs(came - expected).max(initial=0))
     if not worst <= allowed * max(1.0, float(np.abs(expected).max(initial=0))):
         raise RefusedError(

@@ -102,7 +102,7 @@ class Head:
     def fold(self, alignment: Alignment | Map) -> Head:
         """The head of the new encoder's vectors: ``(c, p)``, in the dtype of this one, proven on a probe.
 
-        Raises `RefusedError` for a map that is not affine, `SutureError` where it does not end in this head's space.
+        Raises `RefusedError` for a map that is not affine, or does not end in this head's space.
         """
         mapping = affine_map(alignment)
         weight, bias = fold_numbers(mapping, self.weight, self.bias)

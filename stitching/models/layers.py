@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import RefusedError
 from ...aligners.maps import Affine
 
 __all__ = ["CONVOLUTIONS", "FOLDABLE", "NormedLinear", "fold_layer", "fold_numbers", "input_dim"]
@@ -27,10 +27,10 @@ def input_dim(layer: nn.Module) -> int:
 def fold_numbers(mapping: Affine, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """``weight`` ``(c, q, ...)`` and ``bias`` ``(c,)`` of a layer, as ``(c, p, ...)`` and ``(c,)`` behind the map.
 
-    In float64. Raises `SutureError` where the layer does not take the q dims that the map gives.
+    In float64. Raises `RefusedError` where the layer does not take the q dims that the map gives.
     """
     if weight.ndim < 2 or weight.shape[1] != mapping.target_dim:
-        raise SutureError(
+        raise RefusedError(
             f"the map goes from {mapping.source_dim} to {mapping.target_dim} dims, the head takes "
             f"{weight.shape[1] if weight.ndim > 1 else tuple(weight.shape)}. Is the map the right way round "
             "(new encoder -> the space that the head knows)?"
@@ -80,7 +80,7 @@ def sequence(head: nn.Sequential, mapping: Affine) -> nn.Sequential:
 
 
 def _wrong(part: nn.Module, mapping: Affine) -> Affine:
-    raise SutureError(f"the map gives {mapping.target_dim} dims, the head begins with {part}.")
+    raise RefusedError(f"the map gives {mapping.target_dim} dims, the head begins with {part}.")
 
 
 def mapping_of(norm: nn.Module, mapping: Affine) -> Affine:
@@ -140,10 +140,10 @@ class NormedLinear(nn.Module):
 
     @classmethod
     def fold(cls, mapping: Affine, norm: nn.LayerNorm, head: nn.Linear) -> NormedLinear:
-        """The two layers behind the map. Raises `SutureError` on widths that do not fit."""
+        """The two layers behind the map. Raises `RefusedError` on widths that do not fit."""
         q = mapping.target_dim
         if tuple(norm.normalized_shape) != (q,) or head.in_features != q:
-            raise SutureError(
+            raise RefusedError(
                 f"the map gives {q} dims, the head begins with LayerNorm{tuple(norm.normalized_shape)} and takes "
                 f"{head.in_features}. Is the map the right way round?"
             )

@@ -1,0 +1,141 @@
+"""`suture stitch`, `suture fold` and `suture export`: a map in front of a decoder, inside it, or on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .options import Json, Overwrite, check_output
+
+__all__ = ["export", "fold", "stitch"]
+
+MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="A map file: new encoder -> what the decoder knows.")]
+Scaling = Annotated[
+    Literal["auto", "l2", "none"],
+    typer.Option(help="Unit rows: before and after the map where the fit had them (auto), after it (l2), or not."),
+]
+Into = Annotated[
+    str, typer.Option(help="Space that the decoder knows: target, or shared for decoders of relative rows.")
+]
+
+
+def stitch(
+    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="The new encoder (.onnx).")],
+    map_file: MapFile,
+    decoder: Annotated[Path, typer.Argument(metavar="DECODER", help="The old decoder or head (.onnx).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model to write (.onnx).")],
+    encoder_output: Annotated[str | None, typer.Option(help="Output of the encoder to map.")] = None,
+    decoder_input: Annotated[str | None, typer.Option(help="Input of the decoder that takes it.")] = None,
+    pool: Annotated[
+        Literal["none", "mean", "first"], typer.Option(help="Token vectors to one: their mean, or the first.")
+    ] = "none",
+    mask: Annotated[str, typer.Option(help="Input that is 0 for padding, for --pool mean.")] = "attention_mask",
+    normalize: Scaling = "auto",
+    into: Into = "target",
+    probe: Annotated[Path | None, typer.Option(help="Inputs to check with (.npz); by default generated.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Join new encoder, map and old decoder to one ONNX model, and run it against the three."""
+    from ..aligners import load
+    from ..stitching.models.onnxstitch import read_probe, stitch_onnx
+    from .output import print_json, say
+
+    require_suffix(out, ".onnx")
+    check_output(out, encoder, map_file, decoder, probe, overwrite=overwrite)
+    done = stitch_onnx(
+        encoder,
+        load(map_file),
+        decoder,
+        out,
+        output=encoder_output,
+        input_=decoder_input,
+        pool=pool,
+        mask=mask,
+        normalize=normalize,
+        into=into,
+        probe=None if probe is None else read_probe(probe),
+        overwrite=overwrite,
+    )
+    if json:
+        print_json(done)
+        return
+    for side in ("inputs", "outputs"):
+        say(f"{side}: {', '.join(port_text(each) for each in done[side])}")
+    say(f"Differs from its parts by {done['difference']:.1e} on {done['probe_rows']} rows, opset {done['opset']}.")
+    say(f"-> {done['path']}", style="bold")
+
+
+def port_text(value: dict[str, Any]) -> str:
+    """An input or output in words."""
+    shape = "?" if value["shape"] is None else ", ".join("?" if d is None else str(d) for d in value["shape"])
+    return f"{value['name']} {value['type']} ({shape})"
+
+
+def require_suffix(path: Path, *suffixes: str) -> None:
+    """Refuse an output file of another kind."""
+    from ..aligners.errors import UsageError
+
+    if path.suffix not in suffixes:
+        raise UsageError(f"--out: expected a file with {' or '.join(suffixes)}, got {path}.")
+
+
+def fold(
+    map_file: MapFile,
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="weight (classes, q), bias (classes,), or .onnx.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new head, a file of the same kind.")],
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Fold an affine map into the first layer of HEAD: the new head takes the new encoder's rows, at no cost."""
+    from ..aligners import load
+    from ..stitching.models import load_head, save_head
+    from ..stitching.models.fold import affine_map
+    from .output import print_json, say
+
+    require_suffix(head, ".safetensors", ".onnx")
+    require_suffix(out, head.suffix)
+    check_output(out, map_file, head, overwrite=overwrite)
+    alignment = load(map_file)
+    if head.suffix == ".onnx":
+        from ..stitching.models.onnxfile import read_model, write_model
+        from ..stitching.models.onnxfold import fold_onnx
+
+        write_model(fold_onnx(read_model(head), alignment, what=str(head)), out, overwrite=overwrite)
+    else:
+        save_head(load_head(head).fold(alignment), out, overwrite=overwrite)
+    mapping, target = affine_map(alignment), alignment.spaces.get("target")
+    dims = {"head_dim": mapping.target_dim, "folded_dim": mapping.source_dim}
+    scaled = target is not None and target.unit
+    if json:
+        print_json({**dims, "target_had_unit_rows": scaled, "path": str(out)})
+        return
+    say(f"The head took {dims['head_dim']} dims, the folded one takes {dims['folded_dim']}; equal on a probe to 1e-5.")
+    if scaled:
+        say("It was trained on unit rows; mapped rows are not scaled in it. `suture evaluate-head` shows both.")
+    say(f"-> {out}", style="bold")
+
+
+def export(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file made by suture.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .onnx, .pt2 (torch.export) or .npz.")],
+    side: Annotated[str, typer.Option(help="Whose rows it is to take.")] = "source",
+    into: Into = "target",
+    normalize: Scaling = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write a map for programs without suture; what is written is run against the map first."""
+    from ..aligners import load
+    from ..stitching.models.export import export as export_map
+    from .output import print_json, say
+
+    check_output(out, map_file, overwrite=overwrite)
+    done = export_map(load(map_file), out, side=side, into=into, normalize=normalize, overwrite=overwrite)
+    if json:
+        print_json(done)
+        return
+    say(f"{done['kind']} map, {done['source_dim']} -> {done['target_dim']} dims, differs by {done['difference']:.1e}.")
+    say(f"-> {done['path']}", style="bold")
