@@ -44,7 +44,7 @@ class DualSearch:
         the root of 2 so that the whole has length 1.
         """
         known = checked(old, self.old_dim, "gallery rows")
-        return np.concatenate([unit(known), unit(self.turn(known))], axis=1) * np.float32(0.5**0.5)
+        return np.multiply(np.concatenate([unit(known), unit(self.turn(known))], axis=1), np.float32(0.5**0.5))
 
     def vector(self, new: Any, old: Any) -> Floats:
         """The query vectors, of unit length: scores of the index are then cosines."""
@@ -53,7 +53,7 @@ class DualSearch:
         q_new, q_old = checked(new, self.new_dim, "new query"), checked(old, self.old_dim, "old query")
         same_length(q_new, q_old)
         c_old, c_new = self.coefficients
-        parts = [unit(q) * np.float32(c) for q, c in ((q_old, c_old), (q_new, c_new))]
+        parts: list[Floats] = [np.multiply(unit(q), np.float32(c)) for q, c in ((q_old, c_old), (q_new, c_new))]
         if self.concat:
             return unit(np.concatenate(parts, axis=1))
         return unit(parts[0] + parts[1] @ self._back)
