@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from .errors import SutureError
 
 __all__ = ["Moments", "MomentsBuilder"]
 
-Block = Literal["xx", "xy", "yy"]
+Block = Literal["xx", "xy", "yy", "x", "y"]
 ALL_BLOCKS: frozenset[Block] = frozenset(("xx", "xy", "yy"))
+T = TypeVar("T")
 PIECE_ROWS = 1024  # the squares of so many rows stay in the cache
 
 
@@ -28,9 +29,10 @@ PIECE_ROWS = 1024  # the squares of so many rows stay in the cache
 class Moments:
     """Centred sums over ``n`` pairs of rows ``x`` ``(n, p)`` and ``y`` ``(n, q)``, all in float64.
 
-    ``square_x`` ``(p,)`` and ``square_y`` ``(q,)`` are the diagonals of ``xx`` ``(p, p)`` and ``yy`` ``(q, q)``, and
-    are there even when those blocks were not asked for. ``n`` is the sum of the weights where rows were weighted.
-    ``dtype`` is the precision in which the rows were multiplied.
+    ``xx`` ``(p, p)``, ``xy`` ``(p, q)`` and ``yy`` ``(q, q)`` are there where they were asked for, and the squares
+    alone, ``square_x`` ``(p,)`` and ``square_y`` ``(q,)``, where "x" and "y" were, or the block whose diagonal they
+    are. ``n`` is the sum of the weights where rows were weighted. ``dtype`` is the precision in which the rows were
+    multiplied.
 
     Merging follows Chan, Golub & LeVeque (1983), eq. 2.1: no large mean is ever squared and subtracted.
     """
@@ -38,11 +40,11 @@ class Moments:
     n: float
     mean_x: Tensor
     mean_y: Tensor
-    square_x: Tensor
-    square_y: Tensor
     xx: Tensor | None
     xy: Tensor | None
     yy: Tensor | None
+    x: Tensor | None
+    y: Tensor | None
     dtype: torch.dtype
 
     @classmethod
@@ -91,16 +93,19 @@ class Moments:
                 return None
             return torch.add(mine, theirs, alpha=sign).addr_(a, b, alpha=between)
 
+        def squares(mine: Tensor | None, theirs: Tensor | None, d: Tensor) -> Tensor | None:
+            return None if mine is None or theirs is None else mine + sign * theirs + between * d.square()
+
         return replace(
             self,
             n=n,
             mean_x=self.mean_x + step * dx,
             mean_y=self.mean_y + step * dy,
-            square_x=self.square_x + sign * other.square_x + between * dx.square(),
-            square_y=self.square_y + sign * other.square_y + between * dy.square(),
             xx=merged(self.xx, other.xx, dx, dx),
             xy=merged(self.xy, other.xy, dx, dy),
             yy=merged(self.yy, other.yy, dy, dy),
+            x=squares(self.x, other.x, dx),
+            y=squares(self.y, other.y, dy),
             dtype=torch.promote_types(self.dtype, other.dtype),
         )
 
@@ -111,16 +116,26 @@ class Moments:
             n=self.n,
             mean_x=self.mean_y,
             mean_y=self.mean_x,
-            square_x=self.square_y,
-            square_y=self.square_x,
             xx=self.yy,
             xy=None if self.xy is None else self.xy.T,
             yy=self.xx,
+            x=self.y,
+            y=self.x,
             dtype=self.dtype,
         )
 
+    @property
+    def square_x(self) -> Tensor:
+        """The sums of squares ``(p,)`` of the centred x: the diagonal of ``xx``."""
+        return self.block("x") if self.xx is None else self.xx.diagonal()
+
+    @property
+    def square_y(self) -> Tensor:
+        """The sums of squares ``(q,)`` of the centred y: the diagonal of ``yy``."""
+        return self.block("y") if self.yy is None else self.yy.diagonal()
+
     def block(self, name: Block) -> Tensor:
-        """The block ``xx``, ``xy`` or ``yy``. Raises `SutureError` if it was not accumulated."""
+        """What was asked for by that name. Raises `SutureError` if it was not accumulated."""
         value: Tensor | None = getattr(self, name)
         if value is None:
             raise SutureError(f"the block '{name}' was not accumulated; ask for it when the moments are taken.")
@@ -167,12 +182,37 @@ def descending_eigh(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     return torch.where(values > noise, values, torch.zeros_like(values)), vectors
 
 
+def summed(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """The sums ``(d,)`` over ``rows`` ``(m, d)``, weighted if ``weights`` ``(m,)`` are given."""
+    return rows.sum(0) if weights is None else weights.to(rows) @ rows
+
+
+def squared(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """The sums of squares ``(d,)`` in float64, a piece of the rows at a time.
+
+    A tenth of the time of a norm along the rows.
+    """
+    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
+    for start in range(0, len(rows), PIECE_ROWS):
+        piece = slice(start, start + PIECE_ROWS)
+        total += summed(rows[piece].square(), None if weights is None else weights[piece])
+    return total
+
+
+class _NearCentre(NamedTuple):
+    """Rows ``(m, d)``, their mean before anything was subtracted, and the mean that is ``left`` in them."""
+
+    rows: Tensor
+    mean: Tensor
+    left: Tensor
+
+
 class MomentsBuilder:
     """Accumulates `Moments` block by block in constant memory.
 
-    Each block is centred on its own mean and multiplied in its working precision (float64 for float64 rows, else
-    float32) in ``scratch`` memory that is used again, and that builders which take turns may share; only the
-    accumulators are float64.
+    Each block is centred on its own mean, where that matters, and multiplied in its working precision (float64 for
+    float64 rows, else float32) in ``scratch`` memory that is used again, and that builders which take turns may share;
+    only the accumulators are float64.
     """
 
     def __init__(self, blocks: Iterable[Block] = ALL_BLOCKS, scratch: dict[str, Tensor] | None = None) -> None:
@@ -187,19 +227,14 @@ class MomentsBuilder:
         if n <= 0:
             return
         dtype = torch.promote_types(working_dtype(x.dtype), working_dtype(y.dtype))
-        xc, mean_x, square_x = self._centred("x", x, weights, dtype, n)
-        yc, mean_y, square_y = self._centred("y", y, weights, dtype, n)
-        total = self._total or self._empty(mean_x, mean_y, dtype)
+        left, right = self._near_centre("x", x, weights, dtype, n), self._near_centre("y", y, weights, dtype, n)
+        total = self._total or self._empty(left.mean, right.mean, dtype)
         if (x.shape[1], y.shape[1]) != (total.source_dim, total.target_dim):
             raise SutureError(
                 f"expected rows of {total.source_dim} and {total.target_dim} dims as before, got {x.shape[1]} and "
                 f"{y.shape[1]}."
             )
-        xw = xc if weights is None else xc * weights.to(xc)[:, None]
-        yw = yc if weights is None else yc * weights.to(yc)[:, None]
-        products = {"xx": (xw, xc), "xy": (xw, yc), "yy": (yw, yc)}
-        asked = {name: products[name] for name in self._blocks}
-        self._merge(n, mean_x, mean_y, [square_x, square_y], asked, total, dtype)
+        self._merge(n, left, right, weights, total, dtype)
 
     def moments(self) -> Moments:
         """What has been accumulated. Raises `SutureError` if that is nothing."""
@@ -212,37 +247,33 @@ class MomentsBuilder:
 
         return replace(total, xx=copied(total.xx), xy=copied(total.xy), yy=copied(total.yy))
 
-    def _centred(
+    def _alone(self, sides: dict[Block, T]) -> dict[Block, T]:
+        """Those of the two sides whose squares are asked for, and are not the diagonal of a block that is."""
+        return {name: value for name, value in sides.items() if name in self._blocks and 2 * name not in self._blocks}
+
+    def _near_centre(
         self, side: str, rows: Tensor, weights: Tensor | None, dtype: torch.dtype, n: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows less their mean, in scratch memory, with that mean and the sums of their squares, in float64."""
+    ) -> _NearCentre:
+        """The rows in scratch memory, their mean, and what is left of it in them.
+
+        A mean within the spread may stay: that it is subtracted from the products, not the rows, costs half a digit and
+        saves a pass. A larger one is subtracted, and where it is so large that its own rounding matters, so is what is
+        left of it. A few rows tell the spread.
+        """
         buffer = self._scratch.get(side)
         if buffer is None or buffer.dtype != dtype or len(buffer) < len(rows) or buffer.shape[1] != rows.shape[1]:
             buffer = self._scratch[side] = torch.empty(rows.shape, dtype=dtype, device=rows.device)
         work = buffer[: len(rows)].copy_(rows)
-        mean = self._sums(work, weights).div_(n)
-        squares = self._squares(work.sub_(mean), weights)
-        # In the working precision the mean is off by its rounding. Where it is large beside the spread that matters,
-        # and what is left of it is found on the centred rows; elsewhere another pass would buy nothing.
-        if bool((n * mean.double().square() > 25 * squares).any()):
-            rest = self._sums(work, weights).div_(n)
-            squares = self._squares(work.sub_(rest), weights)
-            return work, mean.double() + rest.double(), squares
-        return work, mean.double(), squares
-
-    @staticmethod
-    def _sums(rows: Tensor, weights: Tensor | None) -> Tensor:
-        return rows.sum(0) if weights is None else weights.to(rows) @ rows
-
-    @staticmethod
-    def _squares(centred: Tensor, weights: Tensor | None) -> Tensor:
-        """Sums over rows of the squares ``(d,)`` in float64; a tenth of the time of a norm along the rows."""
-        total = centred.new_zeros(centred.shape[1], dtype=torch.float64)
-        for start in range(0, len(centred), PIECE_ROWS):
-            squares = centred[start : start + PIECE_ROWS].square()
-            some = None if weights is None else weights[start : start + PIECE_ROWS].to(squares)
-            total += squares.sum(0) if some is None else some @ squares
-        return total
+        mean = summed(work, weights).div_(n)
+        spread = (work[:PIECE_ROWS] - mean).square_().mean(0)
+        if bool((mean.square() <= 0.25 * spread).all()):
+            return _NearCentre(work, mean.double(), mean.double())
+        work.sub_(mean)
+        if not bool((mean.square() > 25 * spread).any()):
+            return _NearCentre(work, mean.double(), torch.zeros_like(mean, dtype=torch.float64))
+        rest = summed(work, weights).div_(n)
+        work.sub_(rest)
+        return _NearCentre(work, mean.double() + rest.double(), torch.zeros_like(mean, dtype=torch.float64))
 
     def _empty(self, mean_x: Tensor, mean_y: Tensor, dtype: torch.dtype) -> Moments:
         p, q = len(mean_x), len(mean_y)
@@ -254,41 +285,48 @@ class MomentsBuilder:
             n=0.0,
             mean_x=torch.zeros_like(mean_x),
             mean_y=torch.zeros_like(mean_y),
-            square_x=torch.zeros_like(mean_x),
-            square_y=torch.zeros_like(mean_y),
             xx=zeros("xx", p, p),
             xy=zeros("xy", p, q),
             yy=zeros("yy", q, q),
+            **{"x": None, "y": None, **self._alone({"x": torch.zeros_like(mean_x), "y": torch.zeros_like(mean_y)})},
             dtype=dtype,
         )
 
     def _merge(
         self,
         n: float,
-        mean_x: Tensor,
-        mean_y: Tensor,
-        squares: list[Tensor],
-        products: dict[Block, tuple[Tensor, Tensor]],
+        left: _NearCentre,
+        right: _NearCentre,
+        weights: Tensor | None,
         total: Moments,
         dtype: torch.dtype,
     ) -> None:
         """`Moments.__add__`, but in place: a new 8 d^2 bytes for every block would cost as much as the product."""
         both = total.n + n
         between = total.n * n / both
-        dx, dy = mean_x - total.mean_x, mean_y - total.mean_y
-        shifts = {"xx": (dx, dx), "xy": (dx, dy), "yy": (dy, dy)}
-        for name, (left, right) in products.items():
+        dx, dy = left.mean - total.mean_x, right.mean - total.mean_y
+        sides: dict[Block, tuple[_NearCentre, _NearCentre, Tensor, Tensor]] = {
+            "xx": (left, left, dx, dx),
+            "xy": (left, right, dx, dy),
+            "yy": (right, right, dy, dy),
+        }
+        for name in self._blocks & sides.keys():
+            a, b, da, db = sides[name]
             product = self._scratch.get(name)
-            if product is None or product.dtype != left.dtype:
-                product = self._scratch[name] = left.new_empty((left.shape[1], right.shape[1]))
-            torch.mm(left.T, right, out=product)
-            total.block(name).add_(product).addr_(*shifts[name], alpha=between)
+            if product is None or product.dtype != dtype:
+                product = self._scratch[name] = a.rows.new_empty((a.rows.shape[1], b.rows.shape[1]))
+            rows = a.rows if weights is None else a.rows * weights.to(a.rows)[:, None]
+            torch.mm(rows.T, b.rows, out=product)
+            total.block(name).add_(product).addr_(a.left, b.left, alpha=-n).addr_(da, db, alpha=between)
+        squares = {
+            name: total.block(name) + squared(side.rows, weights) - n * side.left.square() + between * d.square()
+            for name, (side, d) in self._alone({"x": (left, dx), "y": (right, dy)}).items()
+        }
         self._total = replace(
             total,
             n=both,
             mean_x=total.mean_x + (n / both) * dx,
             mean_y=total.mean_y + (n / both) * dy,
-            square_x=total.square_x + squares[0] + between * dx.square(),
-            square_y=total.square_y + squares[1] + between * dy.square(),
+            **squares,
             dtype=torch.promote_types(total.dtype, dtype),
         )

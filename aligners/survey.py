@@ -107,7 +107,7 @@ class Survey:
     def _moments_of(self, rows: Tensor) -> Moments:
         some = self.sample[rows]
         total = self.parts[0]
-        names: tuple[Block, ...] = ("xx", "xy", "yy")
+        names: tuple[Block, ...] = ("xx", "xy", "yy", "x", "y")
         return Moments.of(some.x, some.y, some.weights, [b for b in names if getattr(total, b) is not None])
 
     def rest(self, fold: int, parts: int | None = None) -> PairStream:
@@ -125,8 +125,12 @@ class Survey:
 
 def require_finite(moments: Moments) -> None:
     """Raises `RefusedError` where rows are so large that their squares overflow."""
-    for side, square in (("source", moments.square_x), ("target", moments.square_y)):
-        if not bool(torch.isfinite(square).all()):
+    given = {
+        "source": (moments.mean_x, moments.x, moments.xx),
+        "target": (moments.mean_y, moments.y, moments.yy, moments.xy),
+    }
+    for side, sums in given.items():
+        if not all(bool(torch.isfinite(s).all()) for s in sums if s is not None):
             raise RefusedError(
                 f"expected {side} rows whose squares fit {moments.dtype}, got larger ones; scale them down, or give "
                 "float64 rows."
@@ -196,8 +200,9 @@ class _Sampler:
         dice = mix(pairs.keys, self._seed)
         self._sum += int(mix(pairs.keys).sum())
         self._count += len(dice)
-        chosen = dice < self._bound if self._bound is not None else torch.ones_like(dice, dtype=torch.bool)
-        if bool(chosen.any()):
+        everyone = torch.ones_like(dice, dtype=torch.bool)
+        chosen = (everyone if self._bound is None else dice < self._bound).nonzero()[:, 0]
+        if len(chosen):
             some = pairs[chosen]  # a copy: the blocks are overwritten
             self._kept.append((some, dice[chosen], torch.full((len(some),), part)))
         if sum(len(dice) for _, dice, _ in self._kept) > 2 * self._limit:

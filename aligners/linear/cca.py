@@ -60,7 +60,7 @@ class CCA(TwoSided):
 
     def align_moments(self, moments: Moments) -> Alignment:
         """The closed form at one eps (0.1 if it is open)."""
-        check_rank_fits("cca: rank", self.rank, moments)
+        check_rank_fits("cca: rank", self.rank, moments.source_dim, moments.target_dim)
         found = canonical(moments, DEFAULT if self.eps is None else self.eps, self.variance)
         k = max(1, int((found.rho > UNCORRELATED).sum()))
         a, rho, b, a_back, b_back = found.first(k if self.rank is None else min(self.rank, k))

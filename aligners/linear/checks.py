@@ -63,11 +63,10 @@ def require_equal_dims(method: str, moments: Moments) -> None:
         )
 
 
-def check_rank_fits(what: str, value: int | None, moments: Moments) -> None:
-    """Raises `UsageError` if ``value`` is more than the smaller of both dims."""
-    most = min(moments.source_dim, moments.target_dim)
-    if value is not None and value > most:
-        raise UsageError(f"{what}: expected at most {most}, the dims of the smaller space, got {value}.")
+def check_rank_fits(what: str, value: int | None, *dims: int) -> None:
+    """Raises `UsageError` if ``value`` is more than the smallest of the ``dims``."""
+    if value is not None and value > min(dims):
+        raise UsageError(f"{what}: expected at most {min(dims)}, the dims there are, got {value}.")
 
 
 def ranks(moments: Moments) -> tuple[int, ...]:

@@ -43,11 +43,11 @@ def uncentred(moments: Moments) -> Moments:
         moments,
         mean_x=torch.zeros_like(mx),
         mean_y=torch.zeros_like(my),
-        square_x=moments.square_x + moments.n * mx.square(),
-        square_y=moments.square_y + moments.n * my.square(),
         xx=shifted(moments.xx, mx, mx),
         xy=shifted(moments.xy, mx, my),
         yy=shifted(moments.yy, my, my),
+        x=None if moments.x is None else moments.x + moments.n * mx.square(),
+        y=None if moments.y is None else moments.y + moments.n * my.square(),
     )
 
 
@@ -64,11 +64,11 @@ def standardised(moments: Moments) -> tuple[Moments, Tensor, Tensor]:
         moments,
         mean_x=moments.mean_x / sx,
         mean_y=moments.mean_y / sy,
-        square_x=moments.square_x / sx.square(),
-        square_y=moments.square_y / sy.square(),
         xx=None if moments.xx is None else moments.xx / torch.outer(sx, sx),
         xy=None if moments.xy is None else moments.xy / torch.outer(sx, sy),
         yy=None if moments.yy is None else moments.yy / torch.outer(sy, sy),
+        x=None if moments.x is None else moments.x / sx.square(),
+        y=None if moments.y is None else moments.y / sy.square(),
     )
     return scaled, sx, sy
 
@@ -87,11 +87,11 @@ def projected(moments: Moments, a: Tensor, b: Tensor) -> Moments:
         moments,
         mean_x=a.new_zeros(a.shape[1]),
         mean_y=b.new_zeros(b.shape[1]),
-        square_x=xx.diagonal().clone(),
-        square_y=yy.diagonal().clone(),
         xx=(xx + xx.T) / 2,
         xy=a.T @ moments.block("xy") @ b,
         yy=(yy + yy.T) / 2,
+        x=None,
+        y=None,
     )
 
 

@@ -37,7 +37,7 @@ class IdentityRidge(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def __post_init__(self) -> None:
         check_number("identity-ridge: strength", self.strength, 0, above=True)

@@ -39,7 +39,7 @@ class LeastSquares(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def solve(self, moments: Moments) -> Affine:
         """The closed form by the eigenvectors of ``Xc'Xc``; eigenvalues within rounding of 0 are left out."""

@@ -59,7 +59,8 @@ class PLS(TwoSided):
     def align_moments(self, moments: Moments) -> Alignment:
         """At one rank (the largest of the grid if it is open)."""
         check_variance(self.name, moments)
-        check_rank_fits("pls: rank", self.rank, moments)
+        dims = (moments.source_dim, moments.target_dim)
+        check_rank_fits("pls: rank", self.rank, *dims[: 1 if self.mode == "regression" else 2])
         rank = ranks(moments)[-1] if self.rank is None else self.rank
         if self.mode == "regression":
             weight = components(moments).weight(rank)

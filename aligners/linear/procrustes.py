@@ -53,7 +53,12 @@ class Procrustes(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy")) if self.polish or self.scale else frozenset(("xy",))
+        about: dict[Block, bool] = {
+            "xx": self.polish or self.scale,
+            "x": self.standardise,
+            "y": self.standardise or self.scale or self.robust != "none",
+        }
+        return frozenset(("xy", *(name for name, needed in about.items() if needed)))
 
     def __post_init__(self) -> None:
         check_choice("procrustes: robust", self.robust, ROBUST)

@@ -27,7 +27,7 @@ class ProcrustesDiagonal(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def solve(self, moments: Moments) -> Affine:
         """The closed form."""

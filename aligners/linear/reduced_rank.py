@@ -41,7 +41,7 @@ class ReducedRank(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def __post_init__(self) -> None:
         check_rank("reduced-rank: rank", self.rank)
@@ -53,7 +53,7 @@ class ReducedRank(LinearAligner):
 
     def solve(self, moments: Moments) -> Affine:
         """The closed form at one rank (the full one if it is open)."""
-        check_rank_fits("reduced-rank: rank", self.rank, moments)
+        check_rank_fits("reduced-rank: rank", self.rank, moments.source_dim, moments.target_dim)
         weight, directions = fitted(moments, self.alpha)
         directions = directions[: self.rank]
         return Affine.between(moments.mean_x, (weight @ directions.T) @ directions, moments.mean_y)

@@ -39,7 +39,7 @@ class RotationRidge(LinearAligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def __post_init__(self) -> None:
         check_number("rotation-ridge: strength", self.strength, 0, above=True)

@@ -60,7 +60,7 @@ class Subspace(TwoSided):
     def align_moments(self, moments: Moments) -> Alignment:
         """The closed form at one rank (50, or what the dims and the pairs allow, if it is open)."""
         check_variance(self.name, moments)
-        check_rank_fits("subspace: rank", self.rank, moments)
+        check_rank_fits("subspace: rank", self.rank, moments.source_dim, moments.target_dim)
         rank = min(50, ranks(moments)[-1]) if self.rank is None else self.rank
         a, b, back = self._directions(moments, rank)
         inside = projected(moments, a, b)

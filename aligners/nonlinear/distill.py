@@ -57,7 +57,7 @@ class Distill(Aligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def __post_init__(self) -> None:
         for what in ("temperature", "strength", "rate"):

@@ -73,7 +73,7 @@ class LandmarkKernel(Aligner):
         values, vectors = descending_eigh(gaussian(points, points, gamma), torch.float64)
         useful = values > 1e-8 * values[0]  # what is below is rounding, and would be blown up by its square root
         root = vectors[:, useful] / values[useful].sqrt()
-        builder = MomentsBuilder(("xx", "xy"))
+        builder = MomentsBuilder(("xx", "xy", "y"))
         for x, y, _, weights in survey.stream.blocks():
             rows = x.double()
             features = gaussian(rows - moments.mean_x, points, gamma) @ root

@@ -48,7 +48,7 @@ class Local(Aligner):
     @property
     def blocks(self) -> frozenset[Block]:
         """The moments that it needs with these hyper-parameters."""
-        return frozenset(("xx", "xy"))
+        return frozenset(("xx", "xy", "y"))
 
     def __post_init__(self) -> None:
         check_rank("local: cells", self.cells)

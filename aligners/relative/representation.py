@@ -115,7 +115,7 @@ def ways_back(maps: dict[str, Map], survey: Survey) -> dict[str, Affine]:
 
     From both: relative rows of one space determine its own rows exactly, by directions that the other does not share.
     """
-    builders = {side: MomentsBuilder(("xx", "xy")) for side in maps}
+    builders = {side: MomentsBuilder(("xx", "xy", "y")) for side in maps}
     for x, y, _, weights in survey.stream.blocks():
         for relative in (maps["source"].forward(x.double()), maps["target"].forward(y.double())):
             builders["source"].add(relative, x, weights)

@@ -152,7 +152,9 @@ def test_weight_zero_leaves_a_row_out_and_a_block_of_zeros_changes_nothing():
     assert_same(builder.moments(), Moments.of(x[:7], y[:7]), 1e-12)
 
 
-@pytest.mark.parametrize("blocks", [(), ("xx",), ("xy",), ("yy",), ("xx", "yy"), ("xx", "xy", "yy")])
+@pytest.mark.parametrize(
+    "blocks", [(), ("xx",), ("xy", "y"), ("yy", "x"), ("xx", "yy"), ("xx", "xy", "yy"), ("x", "y")]
+)
 def test_only_the_blocks_that_were_asked_for(blocks):
     x, y = pairs(40, 2)
     some, whole = Moments.of(x, y, blocks=blocks), Moments.of(x, y)
@@ -163,9 +165,13 @@ def test_only_the_blocks_that_were_asked_for(blocks):
             with pytest.raises(SutureError, match=f"'{name}' was not accumulated"):
                 some.block(name)
     for derived in (some + some, (some + some) - some, some.reversed.reversed):
-        assert {b for b in ("xx", "xy", "yy") if getattr(derived, b) is not None} == set(blocks)
-    torch.testing.assert_close(some.square_x, whole.xx.diagonal())
-    torch.testing.assert_close(some.square_y, whole.yy.diagonal())
+        assert {b for b in ("xx", "xy", "yy") if getattr(derived, b) is not None} == set(blocks) - {"x", "y"}
+    for side in ("x", "y"):
+        if {side, 2 * side} & set(blocks):
+            torch.testing.assert_close(getattr(some, f"square_{side}"), whole.block(2 * side).diagonal())
+        else:
+            with pytest.raises(SutureError, match=f"'{side}' was not accumulated"):
+                getattr(some, f"square_{side}")
 
 
 def test_reversed_exchanges_the_sides():
