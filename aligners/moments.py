@@ -93,19 +93,21 @@ class Moments:
                 return None
             return torch.add(mine, theirs, alpha=sign).addr_(a, b, alpha=between)
 
-        def squares(mine: Tensor | None, theirs: Tensor | None, d: Tensor) -> Tensor | None:
+        def squares(name: Block, d: Tensor) -> Tensor | None:
+            mine, theirs = self._squares(name), other._squares(name)
             return None if mine is None or theirs is None else mine + sign * theirs + between * d.square()
 
+        xx, yy = merged(self.xx, other.xx, dx, dx), merged(self.yy, other.yy, dy, dy)
         return replace(
             self,
             n=n,
             mean_x=self.mean_x + step * dx,
             mean_y=self.mean_y + step * dy,
-            xx=merged(self.xx, other.xx, dx, dx),
+            xx=xx,
             xy=merged(self.xy, other.xy, dx, dy),
-            yy=merged(self.yy, other.yy, dy, dy),
-            x=squares(self.x, other.x, dx),
-            y=squares(self.y, other.y, dy),
+            yy=yy,
+            x=squares("x", dx) if xx is None else None,
+            y=squares("y", dy) if yy is None else None,
             dtype=torch.promote_types(self.dtype, other.dtype),
         )
 
@@ -127,16 +129,20 @@ class Moments:
     @property
     def square_x(self) -> Tensor:
         """The sums of squares ``(p,)`` of the centred x: the diagonal of ``xx``."""
-        return self.block("x") if self.xx is None else self.xx.diagonal()
+        return self.block("x")
 
     @property
     def square_y(self) -> Tensor:
         """The sums of squares ``(q,)`` of the centred y: the diagonal of ``yy``."""
-        return self.block("y") if self.yy is None else self.yy.diagonal()
+        return self.block("y")
+
+    def _squares(self, name: Block) -> Tensor | None:
+        alone, whole = getattr(self, name), getattr(self, 2 * name)
+        return alone if whole is None else whole.diagonal()
 
     def block(self, name: Block) -> Tensor:
         """What was asked for by that name. Raises `SutureError` if it was not accumulated."""
-        value: Tensor | None = getattr(self, name)
+        value: Tensor | None = self._squares(name) if name in ("x", "y") else getattr(self, name)
         if value is None:
             raise SutureError(f"the block '{name}' was not accumulated; ask for it when the moments are taken.")
         return value

@@ -43,7 +43,7 @@ class InverseRelative(Aligner):
     summary: ClassVar[str] = "affine map through similarities to anchors and back out in the other space"
     paper: ClassVar[str] = "Maiorca et al. 2024, inverse relative projection (arXiv 2406.15057)"
     affine: ClassVar[bool] = True
-    blocks: ClassVar[frozenset[Block]] = frozenset()
+    blocks: ClassVar[frozenset[Block]] = frozenset(("x", "y"))
 
     anchors: int | None = None
     prune: float = 0.0

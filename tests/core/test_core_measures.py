@@ -221,7 +221,7 @@ def test_procrustes_distance_is_that_at_the_best_rotation():
     m = moments(x, y)
     assert math.cos(angular_distance(m)) == pytest.approx(procrustes_cosine(m))
     assert procrustes_distance(m) == pytest.approx(2 * math.sin(angular_distance(m) / 2))
-    assert procrustes_distance(Moments.of(x, y, blocks=("xy",))) == procrustes_distance(m)
+    assert procrustes_distance(Moments.of(x, y, blocks=("xy", "x", "y"))) == procrustes_distance(m)
     swapped = torch.tensor([[1.0, 0], [-1, 0], [0, 0], [0, 0]]), torch.tensor([[0.0, 0], [0, 0], [1, 0], [-1, 0]])
     assert procrustes_distance(moments(*swapped)) == pytest.approx(2**0.5)
     assert angular_distance(moments(*swapped)) == pytest.approx(math.pi / 2)
