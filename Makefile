@@ -12,7 +12,7 @@ help:
 	@echo "make demo    set up .venv and run the demo"
 	@echo "make test    set up .venv and run the tests"
 	@echo "make check   formatting, lint and types"
-	@echo "make bench   the benchmarks, whose tables are in docs/"
+	@echo "make bench   the benchmarks, whose tables are in benchmarks/results/; DATA=DIR for those on real dumps"
 	@echo "make dist    wheel and sdist in dist/"
 	@echo "make clean   remove what was built, but not .venv"
 
@@ -47,7 +47,7 @@ check: .venv/.ready
 	MYPYPATH=build/typed $(BIN)/mypy -p suture
 
 bench: .venv/.ready
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(if $(DATA),--data $(DATA))
 
 # The wheel is built from the sdist, so both are whole or neither is.
 dist: .venv/.ready

@@ -65,8 +65,7 @@ def measure(folder: Path, old: str, new: str, budget: int | None) -> list[str]:
 
 def run(data: Path | None, *, quick: bool) -> None:
     """Measure every ordered pair of encoders of every set that has queries."""
-    if data is None:
-        raise SystemExit("quality: give the dumps with --data DIR")
+    assert data is not None  # run.py sees to it
     table, gains = [], []
     for folder in sorted(path.parent for path in data.glob("*/query_target.npy")):
         encoders = sorted(path.parent.name for path in folder.glob("*/fit.npy"))

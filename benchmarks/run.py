@@ -10,6 +10,7 @@ import quality
 import speed
 
 CASES = {"speed": speed.run, "quality": quality.run}
+NEEDS_DATA = {"quality"}
 
 
 def main() -> None:
@@ -20,6 +21,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     arguments = parser.parse_args()
     for name in arguments.cases or CASES:
+        if arguments.data is None and name in NEEDS_DATA:
+            print(f"{name}: left out, it needs real dumps: --data DIR (make bench DATA=DIR)")
+            continue
         CASES[name](arguments.data, quick=arguments.quick)
 
 
