@@ -41,6 +41,7 @@ def estimate(
         str | None, typer.Option(help="The strategy to judge gates on; by default the verdict's.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write what `gallery plan --map` takes (.safetensors).")] = None,
+    variants: Annotated[bool, typer.Option(help="Measure cut and quantised rows too.")] = True,
     price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
     method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
@@ -92,6 +93,7 @@ def estimate(
         gates=gates,
         gated=strategy,
         price=price,
+        smaller=variants,
         itemsize=gallery.dtype.itemsize,
         seed=seed,
         track=track,
@@ -118,7 +120,7 @@ def show(result: dict[str, Any]) -> None:
     say(f"Evidence: {result['evidence']}; {level} intervals over queries.")
     rows = []
     for s in result["strategies"]:
-        if s["metrics"] is None:
+        if s["metrics"] is None or s["kind"] == "variant":
             continue
         q = s["quantities"]
         rows.append(
@@ -131,6 +133,7 @@ def show(result: dict[str, Any]) -> None:
             )
         )
     table(("strategy", *columns, f"{metric} less stay", "retention", "cost"), rows)
+    show_variants(result["strategies"], metric)
     for reason in dict.fromkeys(s["reason"] for s in result["strategies"] if s["reason"]):
         names = ", ".join(s["name"] for s in result["strategies"] if s["reason"] == reason)
         say(f"{names}: {reason}")
@@ -141,6 +144,21 @@ def show(result: dict[str, Any]) -> None:
     say(result["conclusion"], style="bold")
     if result["saved"] is not None:
         say(f"-> {result['saved']}")
+
+
+def show_variants(strategies: list[dict[str, Any]], metric: str) -> None:
+    """What smaller rows keep, one line a strategy."""
+    from ..output import interval, table
+
+    value = {s["name"]: interval(s["metrics"][metric]) for s in strategies if s["metrics"]}
+    cut = [name.split(" ") for name in value if " " in name]
+    forms = list(dict.fromkeys(form for _, form in cut))
+    bases = list(dict.fromkeys(base for base, _ in cut))
+    if forms:
+        table(
+            (f"{metric} of smaller rows", "as they are", *forms),
+            [(base, value[base], *(value[f"{base} {form}"] for form in forms)) for base in bases],
+        )
 
 
 def effort(cost: dict[str, Any] | None) -> str:

@@ -57,6 +57,7 @@ def estimate(
     gated: str | None = None,
     segments: Mapping[str, list[str]] | None = None,
     traffic: Tensor | None = None,
+    smaller: bool = True,
     itemsize: int = 2,
     price: float | None = None,
     seed: int = 0,
@@ -66,12 +67,13 @@ def estimate(
     """Fit the maps, rank the whole gallery by every strategy, and come to a verdict.
 
     ``gates`` are judged on the strategy ``gated``, by default that of the verdict. ``segments``: columns with one value
-    a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``itemsize``: bytes a number of the index.
+    a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``smaller``: measure
+    cut and quantised rows too. ``itemsize``: bytes a number of the index.
     ``price``: of a thousand embeddings.
     """
     maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
     systems = Systems(inputs, maps)
-    measured = measure(systems, traffic=traffic, seed=seed, progress=progress)
+    measured = measure(systems, traffic=traffic, smaller=smaller, seed=seed, progress=progress)
     table = Table(measured, itemsize, seed, price)
     rows = table.rows()
     metric, count = measured.metric, len(inputs.queries.new)

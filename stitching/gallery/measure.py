@@ -18,6 +18,7 @@ from .inputs import DEPTH, Inputs
 from .scan import Advance, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
+from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
 
@@ -67,8 +68,13 @@ class Measured:
         return out
 
 
-def measure(systems: Systems, *, traffic: Tensor | None, seed: int, progress: Progress) -> Measured:
-    """Measure all that the inputs allow. Memory is a few blocks and, for each query, the best 200 rows a strategy."""
+def measure(
+    systems: Systems, *, traffic: Tensor | None, smaller: bool = True, seed: int, progress: Progress
+) -> Measured:
+    """Measure all that the inputs allow. Memory is a few blocks and, for each query, the best 200 rows a strategy.
+
+    ``smaller``: measure cut and quantised rows too.
+    """
     inputs = systems.inputs
     count = inputs.gallery.count
     pool = inputs.pool
@@ -77,6 +83,7 @@ def measure(systems: Systems, *, traffic: Tensor | None, seed: int, progress: Pr
     out = Measured(inputs, chosen, None if pool is None else pool.neighbours, missing=dict(systems.missing))
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
+    made |= variants(systems) if smaller else {}
     oracle = systems.oracle()
     if pool is not None and (out.k is not None or pool.full):
         made["re-embed"] = oracle

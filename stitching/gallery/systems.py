@@ -84,7 +84,8 @@ class Systems:
         if self._sample is None:
             count = self.inputs.gallery.count
             rows = torch.linspace(0, count - 1, min(count, SAMPLE)).long()
-            self._sample = named_rows(self.inputs.gallery, rows, None, self.views)
+            pool = self.inputs.pool if self.inputs.full_pool else None
+            self._sample = named_rows(self.inputs.gallery, rows, pool, self.views)
         return self._sample
 
     def spread(self, channel: Channel) -> Spread:

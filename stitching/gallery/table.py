@@ -11,6 +11,7 @@ from torch import Tensor
 from ...aligners.measures.bootstrap import Bootstrap, Interval
 from .backfill import LEVELS
 from .measure import Measured, area
+from .variants import FORMS
 from .verdict import ORDER, cost
 
 __all__ = ["LEVEL", "MEANING", "Table"]
@@ -70,7 +71,7 @@ class Table:
     def row(self, name: str) -> dict[str, Any]:
         """One strategy."""
         measured = self.measured
-        out: dict[str, Any] = {"name": name, "what": MEANING.get(name, name), "kind": kind(name)}
+        out: dict[str, Any] = {"name": name, "what": meaning(name), "kind": kind(name)}
         if name not in measured.metrics:
             reason = measured.missing.get(name) or measured.missing.get(name.partition("@")[0], "could not be measured")
             return (
@@ -151,6 +152,12 @@ def finite(interval: Interval) -> dict[str, float] | None:
     """The interval, or None where it is not made of numbers."""
     values = interval.as_json()
     return values if all(abs(v) < float("inf") for v in values.values()) else None
+
+
+def meaning(name: str) -> str:
+    """What a row of the table is."""
+    base, _, form = name.partition(" ")
+    return f"{MEANING[base]}; rows: {FORMS[form]}" if form else MEANING[name]
 
 
 def kind(name: str) -> str:
