@@ -20,6 +20,7 @@ MODULES = {
     "arrow": ["pyarrow", "pyarrow.parquet", "pyarrow.ipc"],
     "h5": ["h5py"],
     "onnx": ["onnx", "onnx.compose", "onnx.version_converter", "onnxruntime"],
+    "report": ["plotly", "plotly.graph_objects", "plotly.io"],
 }
 # Extras for working on suture, or made of other extras.
 META = {"all", "bench", "dev"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options import GalleryIds, Ids, Json, Overwrite, Seed, check_map_output, open_dumps, open_one
+from ..options import GalleryIds, Ids, Json, Overwrite, Seed, check_map_output, check_output, open_dumps, open_one
 
 __all__ = ["estimate", "show"]
 
@@ -41,6 +41,9 @@ def estimate(
         str | None, typer.Option(help="The strategy to judge gates on; by default the verdict's.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write what `gallery plan --map` takes (.safetensors).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write all of it as one page (.html).")] = None,
+    query_texts: Annotated[Path | None, typer.Option(help="Text of each query, for the report.")] = None,
+    gallery_texts: Annotated[Path | None, typer.Option(help="Text of each gallery row, for the report.")] = None,
     variants: Annotated[bool, typer.Option(help="Measure cut and quantised rows too.")] = True,
     price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
     method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
@@ -52,7 +55,7 @@ def estimate(
     """Know before you move: every way to bring a gallery to a new encoder, on your own vectors, beside staying."""
     from ...aligners.errors import UsageError
     from ...stitching.dumps import pair, read_relevant
-    from ...stitching.gallery.columns import numbers_of, read_groups, read_segments
+    from ...stitching.gallery.columns import numbers_of, read_groups, read_segments, texts_of
     from ...stitching.gallery.estimate import estimate as estimate_gallery
     from ...stitching.gallery.inputs import gather_inputs
     from ...stitching.gallery.upgrade import save_upgrade
@@ -69,6 +72,8 @@ def estimate(
     dumps = (old_gallery, old_pairs, new_pairs, old_queries, new_queries, pool)
     if save is not None:
         check_map_output(save, *dumps, relevant, groups, segments, traffic, sample, overwrite=overwrite)
+    if report is not None:
+        check_report(report, *dumps, relevant, groups, segments, traffic, sample, save, overwrite=overwrite)
     gates = [Gate.parse(text) for text in gate or ()]
     aligners = None if method == "auto" else [build_aligner(method, set_ or [])]
     galleries = [old_gallery] if pool is None else [old_gallery, pool]
@@ -94,6 +99,8 @@ def estimate(
         gated=strategy,
         price=price,
         smaller=variants,
+        query_texts=None if query_texts is None or queries is None else texts_of(query_texts, queries),
+        gallery_texts=None if gallery_texts is None else texts_of(gallery_texts, gallery),
         itemsize=gallery.dtype.itemsize,
         seed=seed,
         track=track,
@@ -101,11 +108,38 @@ def estimate(
     )
     if save is not None:
         save_upgrade(found, save, overwrite=overwrite)
-    result = {**found.result, "saved": None if save is None else str(save)}
+    if report is not None:
+        write_report(found.result, report, overwrite=overwrite)
+    paths = {"saved": save, "report": report}
+    result = {**found.result, **{name: None if path is None else str(path) for name, path in paths.items()}}
     print_json(result) if json else show(result)
     judged = [g["result"] for g in result["gates"]]
     if "fail" in judged or "undecided" in judged:
         raise typer.Exit(4 if "fail" in judged else 5)
+
+
+def check_report(path: Path, *others: str | Path | None, overwrite: bool) -> None:
+    """Refuse at once a page that could not be written in the end, or drawn."""
+    from ...aligners.errors import UsageError
+    from ...stitching.dumps.extras import need
+
+    if path.suffix != ".html":
+        raise UsageError(f"--report: expected a .html file, got {path}.")
+    check_output(path, *others, overwrite=overwrite)
+    need("plotly", "report")
+
+
+def write_report(result: dict[str, Any], path: Path, *, overwrite: bool) -> None:
+    """Draw the page and write it whole."""
+    import shlex
+    import sys
+
+    from ...stitching.dumps import atomic_write
+    from ...stitching.gallery.report import report as page
+
+    command = shlex.join(["suture", *sys.argv[1:]])
+    with atomic_write(path, overwrite) as file:
+        file.write(page(result, command).encode())
 
 
 def show(result: dict[str, Any]) -> None:
@@ -142,8 +176,9 @@ def show(result: dict[str, Any]) -> None:
     for g in result["gates"]:
         say(f"gate {g['gate']} on {g['strategy']}: {g['result']}, {interval(g['value'])}")
     say(result["conclusion"], style="bold")
-    if result["saved"] is not None:
-        say(f"-> {result['saved']}")
+    for path in (result["saved"], result["report"]):
+        if path is not None:
+            say(f"-> {path}")
 
 
 def show_variants(strategies: list[dict[str, Any]], metric: str) -> None:

@@ -33,7 +33,7 @@ def sample(
 ) -> None:
     """List the items to embed by the new encoder before an estimate, and say how many and why."""
     from ...aligners.errors import UsageError
-    from ...stitching.gallery.columns import read_columns, read_groups
+    from ...stitching.gallery.columns import read_groups, texts_of
     from ...stitching.gallery.sample import draw, pairs_wanted, pool_wanted, write_sample
     from ..output import print_json
 
@@ -46,12 +46,12 @@ def sample(
         dump,
         pairs=wanted[0] if pairs is None else pairs,
         pool=pooled[0] if pool is None else pool,
-        strata=None if strata is None else [str(v) for v in only(read_columns(strata, dump), "stratum", strata)],
+        strata=None if strata is None else texts_of(strata, dump, "stratum"),
         groups=None if groups is None else read_groups(groups, dump),
         old_queries=None if old_queries is None else open_one(old_queries),
         seed=seed,
     )
-    text = None if texts is None else only(read_columns(texts, dump), "text", texts)
+    text = None if texts is None else texts_of(texts, dump)
     write_sample(dump, made, out, texts=text, overwrite=overwrite)
     counts = made.counts
     result = {
@@ -66,15 +66,6 @@ def sample(
         "seed": seed,
     }
     print_json(result) if json else show(result)
-
-
-def only(columns: dict[str, list[Any]], name: str, path: Path) -> list[Any]:
-    """The column of that name, or the only one."""
-    from ...aligners.errors import SutureError
-
-    if name in columns or len(columns) == 1:
-        return columns[name] if name in columns else next(iter(columns.values()))
-    raise SutureError(f"{path}: expected a column '{name}', got: {', '.join(columns) or 'none'}.")
 
 
 def show(result: dict[str, Any]) -> None:

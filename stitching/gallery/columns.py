@@ -16,7 +16,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps import Dump, hash_ids
 from ..dumps.extras import need
 
-__all__ = ["numbers_of", "read_columns", "read_groups", "read_segments"]
+__all__ = ["numbers_of", "read_groups", "read_segments", "texts_of"]
 
 Columns = dict[str, list[Any]]
 
@@ -90,23 +90,29 @@ def read_segments(path: Path, dump: Dump) -> dict[str, list[str]]:
 
 def read_groups(path: Path, dump: Dump) -> Tensor:
     """A key ``(rows,)`` for each row, of the column "group" or the only one: equal within a group."""
+    labels = np.array(texts_of(path, dump, "group"), object)
+    return torch.from_numpy(hash_ids(labels).view(np.int64))
+
+
+def one_column(path: Path, dump: Dump, wanted: str) -> list[Any]:
+    """The column ``wanted`` of a table, or its only one."""
     columns = read_columns(path, dump)
-    name = "group" if "group" in columns else next(iter(columns), None)
-    if name is None or (len(columns) > 1 and name != "group"):
-        raise SutureError(f"{path}: expected a column 'group', got: {', '.join(columns) or 'none'}.")
-    return torch.from_numpy(hash_ids(np.array([str(v) for v in columns[name]], object)).view(np.int64))
+    if wanted in columns or len(columns) == 1:
+        return columns[wanted] if wanted in columns else next(iter(columns.values()))
+    raise SutureError(f"{path}: expected a column '{wanted}', got: {', '.join(columns) or 'none'}.")
+
+
+def texts_of(path: Path, dump: Dump, wanted: str = "text") -> list[str]:
+    """The texts in the column ``wanted``, or in the only one."""
+    return [str(value) for value in one_column(path, dump, wanted)]
 
 
 def numbers_of(path: Path, dump: Dump, wanted: str) -> Tensor:
     """The numbers ``(rows,)`` in the column ``wanted``, or in the only one: finite and not negative."""
-    columns = read_columns(path, dump)
-    name = wanted if wanted in columns else next(iter(columns), None)
-    if name is None or (len(columns) > 1 and name != wanted):
-        raise SutureError(f"{path}: expected a column '{wanted}', got: {', '.join(columns) or 'none'}.")
     try:
-        values = torch.tensor([float(value) for value in columns[name]], dtype=torch.float64)
+        values = torch.tensor([float(value) for value in one_column(path, dump, wanted)], dtype=torch.float64)
     except (TypeError, ValueError) as error:
-        raise SutureError(f"{path}: expected numbers in '{name}' ({error}).") from error
+        raise SutureError(f"{path}: expected numbers in '{wanted}' ({error}).") from error
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise RefusedError(f"{path}: expected finite numbers in '{name}', none of them negative.")
+        raise RefusedError(f"{path}: expected finite numbers in '{wanted}', none of them negative.")
     return values

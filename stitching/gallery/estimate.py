@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...aligners.aligner import Aligner
 from ..evaluate import Track, untracked
+from .examples import examples
 from .inputs import Inputs
 from .maps import Maps, fit_maps
 from .measure import BASES, Measured, Progress, measure
@@ -58,6 +59,8 @@ def estimate(
     segments: Mapping[str, list[str]] | None = None,
     traffic: Tensor | None = None,
     smaller: bool = True,
+    query_texts: Sequence[Any] | None = None,
+    gallery_texts: Sequence[Any] | None = None,
     itemsize: int = 2,
     price: float | None = None,
     seed: int = 0,
@@ -78,6 +81,7 @@ def estimate(
     rows = table.rows()
     metric, count = measured.metric, len(inputs.queries.new)
     said = verdict(rows, metric, count, pairing=maps.pairing["verdict"], scope=inputs.scope)
+    shown = compared(measured, said)
     facts = maps.alignment.provenance
     result: dict[str, Any] = {
         "queries": count,
@@ -101,7 +105,9 @@ def estimate(
         "compatible": compatible(rows, metric),
         "size_curve": table.size_curve(),
         "backfill_curves": table.backfill_curves(),
-        "slices": worst(measured, said, segments or {}, seed),
+        "examples": examples(measured, shown, query_texts, gallery_texts),
+        "examples_of": shown,
+        "slices": worst(measured, shown, segments or {}, seed),
         "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
         "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
         "notes": list(inputs.notes),
@@ -132,13 +138,17 @@ def compatible(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]
     return out
 
 
-def worst(measured: Measured, said: Verdict, segments: Mapping[str, list[str]], seed: int) -> list[dict[str, Any]]:
-    """The slices of the verdict's strategy against staying, or of the best one that embeds nothing."""
+def compared(measured: Measured, said: Verdict) -> str:
+    """The strategy whose single queries are shown beside staying: the verdict's, or the best that embeds nothing."""
+    name = said.strategy if said.strategy in measured.metrics else measured.base
+    others = (n for n in ("dual", "map", "bridge") if n in measured.metrics)
+    return name if name is not None and name != "stay" else next(others)
+
+
+def worst(measured: Measured, name: str, segments: Mapping[str, list[str]], seed: int) -> list[dict[str, Any]]:
+    """The slices of a strategy against staying."""
     if "stay" not in measured.metrics:
         return []
-    name = said.strategy if said.strategy in measured.metrics and said.strategy != "stay" else measured.base
-    if name == "stay":
-        name = next(n for n in ("dual", "map", "bridge") if n in measured.metrics)
     queries = measured.inputs.queries
     columns = {**segments, "automatic": clusters(queries.new, seed)}
     gain = measured.judged(name) - measured.judged("stay")
