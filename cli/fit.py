@@ -192,7 +192,7 @@ def show(result: dict[str, Any]) -> None:
             ("candidate", metric, "difference to the best", "finds its mate (R@1)"),
             [
                 (
-                    f"{c['method']} {changed(c['params'])}",
+                    called(c["method"], c["params"]),
                     interval(c[metric]),
                     interval(c["difference"]),
                     plain(c["witness"].get("recall@1", float("nan"))),
@@ -222,8 +222,7 @@ def show(result: dict[str, Any]) -> None:
     for name, (value, low, high) in result["edge"].items():
         say(f"{name}={value:g} is at the edge of what was tried ({low:g} to {high:g}): --set {name}=... goes further.")
     took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
-    chosen = f"{result['method']} {changed(result['params'])}".strip()
-    say(f"{chosen} -> {result['path']}{took}", style="bold")
+    say(f"{called(result['method'], result['params'])} -> {result['path']}{took}", style="bold")
 
 
 def pairing_line(audit: dict[str, Any]) -> str:
@@ -236,7 +235,14 @@ def pairing_line(audit: dict[str, Any]) -> str:
     return f"{told}; {audit['suspect_share']:.1%} suspects."
 
 
-def changed(params: dict[str, Any]) -> str:
-    """The parameters that differ from nothing, briefly."""
-    shown = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items() if v not in (None, False)]
-    return " ".join(shown)
+def called(method: str, params: dict[str, Any]) -> str:
+    """The method with the parameters that are not its defaults, briefly."""
+    from ..aligners import ALIGNERS
+
+    usual = ALIGNERS[method]().parameters()
+    shown = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+        if value != usual[name] and value is not False
+    ]
+    return " ".join([method, *shown])
