@@ -54,6 +54,9 @@ def fit(
     gallery: Annotated[str | None, typer.Option(help="Source-space gallery that they search.")] = None,
     relevant: Annotated[Path | None, typer.Option(help="The right gallery rows or ids of each query.")] = None,
     gallery_ids: Annotated[Path | None, typer.Option(help="File of ids of the gallery, one a row.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="A head of the target space: choose the map by what it makes of mapped rows.")
+    ] = None,
     canaries: Annotated[bool, typer.Option(help="Keep a few rows in the map to recognise its spaces by.")] = True,
     unfamiliar: Unfamiliar = False,
     seed: Seed = 0,
@@ -64,7 +67,7 @@ def fit(
     from ..aligners import Survey, save_alignment
     from ..aligners.aligner import needed_blocks
     from ..aligners.audit import PROBE
-    from ..aligners.choose import LabelJudge
+    from ..aligners.choose import Judge, LabelJudge
     from ..aligners.errors import UsageError
     from ..aligners.fit import candidates
     from ..aligners.fit import fit as choose_and_fit
@@ -80,10 +83,12 @@ def fit(
         raise UsageError("--queries, --gallery and --relevant go together: all three or none.")
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
+    if head is not None and queries is not None:
+        raise UsageError("--head and --queries are two ways to choose; give one.")
     without_pairs = unpaired or seeds is not None
-    if without_pairs and (by_row or pairs or groups or weights or any(labels)):
-        raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups, --weights and labels.")
-    inputs = (source, target, *labels, pairs, seeds, groups, weights, *(ids or ()), gallery_ids)
+    if without_pairs and (by_row or pairs or groups or weights or head or any(labels)):
+        raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups, --weights, --head and labels.")
+    inputs = (source, target, head, *labels, pairs, seeds, groups, weights, *(ids or ()), gallery_ids)
     check_map_output(out, *inputs, overwrite=overwrite)
     policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
     if without_pairs:
@@ -115,7 +120,13 @@ def fit(
         blocks = needed_blocks((*aligners, PROBE))
         survey = Survey.of(PairedDumps(pairing, advance), blocks=blocks, seed=seed, canaries=canaries)
     found = checked_pairing(survey, pairing, allow_mispaired)
-    judge = None if labelled is None else LabelJudge(survey, *label_inputs(survey, *labelled, familiar=not unfamiliar))
+    judge: Judge | None = None
+    if labelled is not None:
+        judge = LabelJudge(survey, *label_inputs(survey, *labelled, familiar=not unfamiliar))
+    elif head is not None:
+        from ..stitching.models import HeadJudge, load_head
+
+        judge = HeadJudge(survey, load_head(head))
     alignment = choose_and_fit(survey, aligners, judge=judge, track=track).with_provenance(
         audit=found.as_json(),
         pairing={k: v for k, v in pairing.report.items() if not k.endswith("_examples")},

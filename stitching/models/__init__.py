@@ -2,7 +2,18 @@
 
 from .fold import fold
 from .headfile import Head, load_head, save_head
+from .headjudge import HeadJudge
 from .relative import RelativeSpace
 from .stitch import model_map, stitch, swap_encoder
 
-__all__ = ["Head", "RelativeSpace", "fold", "load_head", "model_map", "save_head", "stitch", "swap_encoder"]
+__all__ = [
+    "Head",
+    "HeadJudge",
+    "RelativeSpace",
+    "fold",
+    "load_head",
+    "model_map",
+    "save_head",
+    "stitch",
+    "swap_encoder",
+]

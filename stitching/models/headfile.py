@@ -99,6 +99,11 @@ class Head:
         scores = self.scores(as_tensor(x))
         return scores.argmax(-1) if len(self.weight) > 1 else (scores[..., 0] > 0).long()
 
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        """``(n, q)`` to ``(n, c)``: the log-softmax of the scores; one row of weights is the log-odds of the second."""
+        scores = self.scores(x).double()
+        return (scores if len(self.weight) > 1 else torch.cat([0 * scores, scores], 1)).log_softmax(1)
+
     def fold(self, alignment: Alignment | Map) -> Head:
         """The head of the new encoder's vectors: ``(c, p)``, in the dtype of this one, proven on a probe.
 

@@ -135,6 +135,17 @@ def test_evaluate_head_counts_as_scikit_learn_does(
     assert "native needs the same rows by the target's encoder (--native)" in text
 
 
+def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
+    words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
+    done = suture(*words, "--json").json
+    assert done["judged_by"] == "head_match"
+    matches = [each["head_match"]["estimate"] for each in done["candidates"]]
+    assert matches == sorted(matches, reverse=True)
+    assert matches[0] < 0
+    assert done["candidates"][0]["method"] == done["method"]
+    assert "the head takes 32 dims" in suture(*words[:1], *words[2:0:-1], "-o", "x.safetensors", *words[5:], code=3).err
+
+
 def test_labels_and_native_rows_are_found_by_id(
     suture: Run, world: Path, ab: Path, head: Path, labels: Path, here: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,21 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC
 from torch import nn
 
-from suture.aligners import MLP, Affine, Identity, Normalize, Procrustes, RefusedError, SutureError, UsageError
-from suture.stitching.models import Head, fold, load_head, save_head
+from suture.aligners import (
+    MLP,
+    Affine,
+    Identity,
+    MeanShift,
+    Normalize,
+    Pairs,
+    Procrustes,
+    RefusedError,
+    Survey,
+    SutureError,
+    UsageError,
+)
+from suture.aligners.choose import NeighbourJudge
+from suture.stitching.models import Head, HeadJudge, fold, load_head, save_head
 
 P, Q, C = 7, 5, 3
 
@@ -254,3 +268,34 @@ def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[
     answers = [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()]
     assert answers == model.predict(x).tolist()
     np.testing.assert_allclose(torch.softmax(head.scores(torch.from_numpy(x)), 1), model.predict_proba(x))
+
+
+def test_a_head_says_which_directions_matter() -> None:
+    """Of two maps the one that keeps what the head sees is chosen, though the other keeps far more neighbours."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6))
+    y = 10 * x
+    y[:, 0] = x[:, 0]  # what little the head looks at
+    spoilt = {}
+    for name, kept in (("seen", [0]), ("unseen", [1, 2, 3, 4, 5])):
+        matrix = torch.zeros(6, 6, dtype=torch.float64)
+        matrix[kept, kept] = 1.0
+        spoilt[name] = matrix
+
+    @dataclass(frozen=True)
+    class Kept(MeanShift):
+        keep: str = "seen"
+
+        def solve(self, moments: Any) -> Affine:
+            return Affine(torch.from_numpy(np.diag([1.0, *[10.0] * 5])) @ spoilt[self.keep], moments.mean_y * 0)
+
+    seen, unseen = Kept(), Kept("unseen")
+    survey = Survey.of(Pairs.of(x, y))
+    head = Head.of(torch.tensor([[0.0] * 6, [5.0] + [0.0] * 5], dtype=torch.float64))
+    judge, neighbours = HeadJudge(survey, head), NeighbourJudge(survey)
+    assert float(judge(seen)["head_match"].mean()) == pytest.approx(0)
+    assert float(judge(seen)["same_class"].mean()) == 1
+    assert float(judge(unseen)["head_match"].mean()) < -0.3
+    assert float(neighbours(seen)["overlap@10"].mean()) < float(neighbours(unseen)["overlap@10"].mean())
+    with pytest.raises(RefusedError, match="the target has 6"):
+        HeadJudge(survey, Head.of(torch.ones(2, 5)))
