@@ -55,11 +55,10 @@ def exit_code(error: Exception) -> int | None:
     """The exit code that an error stands for; None for those that the parser reports itself."""
     if type(error).__module__.startswith(("typer", "click")):
         return None
-    from ..aligners.errors import RefusedError, UsageError
+    from ..aligners.errors import IncompleteError, RefusedError, UsageError
 
-    if isinstance(error, UsageError):
-        return 2
-    return 3 if isinstance(error, RefusedError) else 1
+    codes = {UsageError: 2, RefusedError: 3, IncompleteError: 6}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
 
 
 def report(error: Exception, code: int, *, as_json: bool) -> None:
@@ -75,7 +74,8 @@ def report(error: Exception, code: int, *, as_json: bool) -> None:
             f"unexpected {type(error).__name__}: {error}. This is a fault of suture; run again with SUTURE_DEBUG=1 and "
             "report what it prints."
         )
-    typer.echo(f"{'refused' if code == 3 else 'error'}: {text}", err=True)
+    word = {3: "refused", 6: "incomplete"}.get(code, "error")
+    typer.echo(f"{word}: {text}", err=True)
     if as_json:
         print_error(text, code)
 

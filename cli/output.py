@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["interval", "print_json", "rows_progress", "say", "table", "track"]
+__all__ = ["interval", "print_json", "rows_progress", "say", "say_aside", "table", "track"]
 
 T = TypeVar("T")
 
@@ -20,6 +20,11 @@ def say(text: str = "", style: str | None = None) -> None:
     """A line on stdout, wrapped to the terminal where it is one: a file gets whole lines and whole paths."""
     console = Console(highlight=False)
     console.print(text, style=style, markup=False, soft_wrap=not console.is_terminal)
+
+
+def say_aside(text: str) -> None:
+    """A line on stderr, where it is in nobody's way."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True, style="dim")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from .apply import apply
 from .estimate import estimate
+from .look import inspect
+from .moving import retire, rollback, status, switch, verify
+from .plan import plan
 from .sample import sample
 
 __all__ = ["gallery"]
@@ -21,5 +25,5 @@ def main() -> None:
     """Know whether to move a retrieval gallery to a new encoder, and move it."""
 
 
-for command in (sample, estimate):
+for command in (sample, estimate, inspect, plan, apply, status, verify, switch, rollback, retire):
     gallery.command()(command)

@@ -135,8 +135,8 @@ class ArrowDump(Dump):
 
     def __init__(self, request: Request, table: Table, column: str) -> None:
         kind = table.schema.field(column).type
-        self._table = table
-        self._column = column
+        self.table = table
+        self.column = column
         self.name = request.name
         try:
             stored = np.dtype(kind.value_type.to_pandas_dtype())
@@ -144,7 +144,7 @@ class ArrowDump(Dump):
             stored = np.dtype(object)
         codec = Codec.of(stored, f"{request.name}, column {column} of {kind}")
         first = next((array for array in table.arrays(column, 1) if len(array)), None)
-        dim = 0 if first is None else self._vectors(first[:1], None, 0).shape[1]
+        dim = 0 if first is None else self.vectors(first[:1], None, 0).shape[1]
         super().__init__(request.name, request.path, table.rows, dim, codec.dtype)
 
     def _stream(self, size: int, start: int, stop: int) -> Iterator[Array]:
@@ -152,12 +152,13 @@ class ArrowDump(Dump):
 
     def _chunks(self, size: int) -> Iterator[Array]:
         first = 0
-        for array in self._table.arrays(self._column, min(size, BLOCK)):
-            yield self._vectors(array, self.dim, first)
+        for array in self.table.arrays(self.column, min(size, BLOCK)):
+            yield self.vectors(array, self.dim, first)
             first += len(array)
 
-    def _vectors(self, array: Any, dim: int | None, first: int) -> Array:
-        where = f"{self.name}, column {self._column}, rows {first} to {first + len(array) - 1}"
+    def vectors(self, array: Any, dim: int | None, first: int) -> Array:
+        """The numbers `(m, dim)` of an Arrow array; its first row is `first`; SutureError for nulls and ragged ones."""
+        where = f"{self.name}, column {self.column}, rows {first} to {first + len(array) - 1}"
         flat = array.flatten()
         if array.null_count or flat.null_count:
             raise SutureError(

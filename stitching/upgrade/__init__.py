@@ -1,0 +1,1 @@
+"""Moving a gallery to a new encoder, one idempotent fragment at a time; the old gallery is never written."""

@@ -1,0 +1,278 @@
+"""Carrying out a plan: fragment by fragment, each safe to do again, then what came to the gallery meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ...aligners.errors import RefusedError, UsageError
+from ..apply import BLOCK
+from ..dumps.arrays import Array
+from ..stores import Batch, Fragment, Store
+from ..stores.batch import canonical, records
+from ..stores.disk import read_json, write_json
+from .cache import Cache
+from .events import Tell, quiet, stopping
+from .lock import locked
+from .plan import Plan
+from .rows import bad_rows, mapped
+
+__all__ = ["apply", "as_ids", "behind", "do_fragment", "left_out_rows", "unfinished"]
+
+
+def apply(
+    plan: Plan,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    max_rows: int | None = None,
+    tell: Tell = quiet,
+) -> dict[str, Any]:
+    """Do what is left of ``plan``, or of its fragments ``i, i + n, ...`` for the ``shard`` ``(i, n)``.
+
+    Doing it again goes on where it stopped; the result is the same as that of one run. ``max_rows`` stops after about
+    so many. Raises `RefusedError` on rows that are not what was planned and `IncompleteError` where the disk is full.
+    """
+    i, n = shard
+    if not 0 <= i < n:
+        raise UsageError(f"--shard: expected i/n with 0 <= i < n, got {i}/{n}.")
+    with (
+        locked(plan.state / "locks", "whole" if n == 1 else f"shard-{i}-of-{n}"),
+        plan.open_source() as source,
+        plan.open_target() as target,
+        Cache.of(plan) as cache,
+    ):
+        done = {"rows": 0, "fragments": 0}
+        with stopping(left_bytes(plan), target.name):
+            target.create(plan.spec())
+            tell("created", {})
+            take_up_new_parts(plan, source, tell, writes=i == 0)
+            fragments = plan.all_fragments()
+            for number in range(i, len(fragments), n):
+                entry, fragment = plan.ledger.get(number), fragments[number]
+                if entry is None or not target.recorded(number, entry, deep=False):
+                    entry = do_fragment(plan, number, fragment, source, target, cache, tell)
+                elif source.live:
+                    entry = catch_up(plan, number, fragment, source, target, cache, tell)
+                else:
+                    continue
+                done["rows"] += entry["written"]
+                done["fragments"] += bool(entry["written"])
+                if max_rows is not None and done["rows"] >= max_rows:
+                    break
+            if not unfinished(plan, target):
+                target.finish(plan.spec())
+                write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
+                tell("finished", {})
+    return {**done, "left": unfinished(plan, target)}
+
+
+def unfinished(plan: Plan, target: Store) -> int:
+    """How many fragments are not done."""
+    ledger = plan.ledger
+    entries = [(number, ledger.get(number)) for number in range(len(plan.all_fragments()))]
+    return sum(entry is None or not target.recorded(number, entry, deep=False) for number, entry in entries)
+
+
+def left_bytes(plan: Plan) -> int:
+    """About how many bytes are still to be written."""
+    rows = sum(entry["rows"] for entry in plan.ledger.entries().values())
+    return int(plan.bytes_needed * max(plan.rows - rows, 0) / max(plan.rows, 1))
+
+
+def do_fragment(
+    plan: Plan, number: int, fragment: Fragment, source: Store, target: Store, cache: Cache, tell: Tell
+) -> dict[str, Any]:
+    """Read, map and write one fragment, then record it. The value is its entry, with ``written`` rows."""
+    started = perf_counter()
+    seen = Seen() if source.live else None
+    quarantined: list[dict[str, Any]] = []
+    rows = rows_of(plan, source, fragment, cache, seen, quarantined)
+    entry = target.write(number, rows)
+    tell("written", {"fragment": number})
+    if seen is not None:
+        plan.ledger.put_seen(number, *seen.arrays())
+    set_aside(plan, number, quarantined)
+    tell("seen", {"fragment": number})
+    entry = {**entry, "quarantined": len(quarantined)}
+    plan.ledger.put(number, entry)
+    seconds = perf_counter() - started
+    tell("recorded", {"fragment": number, "rows": entry["rows"], "seconds": round(seconds, 3)})
+    return {**entry, "written": entry["rows"]}
+
+
+def rows_of(
+    plan: Plan,
+    source: Store,
+    fragment: Fragment,
+    cache: Cache,
+    seen: Seen | None,
+    quarantined: list[dict[str, Any]],
+) -> Iterator[Batch]:
+    """The rows of a fragment as they go into the new gallery: mapped, or native where they were re-embedded already."""
+
+    def good() -> Iterator[Batch]:
+        for batch in source.read(fragment, BLOCK):
+            if seen is not None:
+                seen.add(batch)
+            yield screened(plan, batch, source.name, quarantined)
+
+    for batch in mapped(plan.row_map, good(), plan.stamp, source.name, familiar=plan.familiar):
+        yield cache.into(batch, plan)
+
+
+def screened(plan: Plan, batch: Batch, what: str, quarantined: list[dict[str, Any]]) -> Batch:
+    """The batch without rows that are no direction; refused, or remembered by id, as the plan says."""
+    found = bad_rows(batch)
+    if not found:
+        return batch
+    for reason, at in found.items():
+        quarantined.extend(
+            {"id": batch.ids[i].item() if hasattr(batch.ids[i], "item") else batch.ids[i], "reason": reason} for i in at
+        )
+    if plan.bad_rows == "refuse":
+        shown = ", ".join(f"{row['id']!r} ({row['reason']})" for row in quarantined[:5])
+        raise RefusedError(
+            f"{what}: expected finite non-zero vectors, found {len(quarantined)} others in one block: id {shown}. "
+            "Repair them, or plan with --bad-rows quarantine, which leaves them out and lists them."
+        )
+    good = np.ones(len(batch), bool)
+    good[np.concatenate(list(found.values()))] = False
+    return batch.keep(good)
+
+
+def set_aside(plan: Plan, number: int, rows: list[dict[str, Any]]) -> None:
+    """List the rows of a fragment that were left out."""
+    path = plan.state / "quarantine" / f"{number:06d}.json"
+    if rows:
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, rows)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def take_up_new_parts(plan: Plan, source: Store, tell: Tell, *, writes: bool) -> int:
+    """Parts that came to a gallery of files after the plan become fragments too; how many there are.
+
+    Raises `RefusedError` where one has another schema, or where rows have no ids to tell them by.
+    """
+    if source.live:
+        return 0
+    known = {f["part"] for f in plan.all_fragments()}
+    size = max(f["rows"] for f in plan.fragments)
+    fresh = [f for f in source.fragments(size) if f["part"] not in known]
+    if fresh and not source.has_ids():
+        raise RefusedError(
+            f"{source.name}: {fresh[0]['part']} came after the plan, and rows without ids are known by their number "
+            "only. Plan anew, or add ids."
+        )
+    if fresh and writes:
+        write_json(plan.state / "added.json", [*(read_json(plan.state / "added.json") or []), *fresh])
+        tell("added", {"fragments": len(fresh)})
+    return len(fresh)
+
+
+class Seen:
+    """Ids and digests of the rows of one fragment."""
+
+    def __init__(self) -> None:
+        self._ids: list[Array] = []
+        self._digests: list[Array] = []
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch of the old gallery."""
+        self._ids.append(batch.ids)
+        self._digests.append(digests(batch))
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Ids and digests ``(m,)``."""
+        if not self._ids:
+            return np.empty(0, np.int64), np.empty(0, np.uint64)
+        return np.concatenate(self._ids), np.concatenate(self._digests)
+
+
+def digests(batch: Batch) -> Array:
+    """A 64-bit hash ``(m,)`` of each row: the upper half of its vector, the lower of its payload."""
+    vectors = np.ascontiguousarray(batch.vectors)
+    out = np.empty(len(batch), np.uint64)
+    for i, row in enumerate(records(batch.payload, len(batch))):
+        parts = (vectors[i].tobytes(), canonical(row).encode())
+        halves = (hashlib.blake2b(part, digest_size=4).digest() for part in parts)
+        out[i] = int.from_bytes(b"".join(halves), "big")
+    return out
+
+
+def catch_up(
+    plan: Plan, number: int, fragment: Fragment, source: Store, target: Store, cache: Cache, tell: Tell
+) -> dict[str, Any]:
+    """Bring one recorded fragment of a live source up to date: rows that came, changed or went since."""
+    entry = plan.ledger.get(number)
+    assert entry is not None
+    seen, quarantined = Seen(), list[dict[str, Any]]()
+    before = plan.ledger.seen(number)
+
+    def fresh() -> Iterator[Batch]:
+        for batch, moved in changes(before, source.read(fragment, BLOCK), seen):
+            cache.forget(batch.ids[moved])  # what was re-embedded there was another text
+            yield screened(plan, batch, source.name, quarantined)
+
+    rows = (cache.into(b, plan) for b in mapped(plan.row_map, fresh(), plan.stamp, source.name, familiar=plan.familiar))
+    first = next(rows, None)
+    wrote = 0 if first is None else target.write(number, chain([first], rows))["rows"]
+    ids, kept = seen.arrays()
+    here, bad = set(ids.tolist()), {row["id"] for row in quarantined}
+    gone = [key for key in before if key not in here or key in bad]
+    if gone:
+        target.discard(as_ids(gone, plan.id_kind))
+    if not wrote and not gone and not bad:
+        return {**entry, "written": 0}
+    tell("caught-up", {"fragment": number, "rows": wrote, "gone": len(gone)})
+    fresh_digests = kept != np.array([before.get(key, 0) for key in ids.tolist()], np.uint64)
+    repaired = set(ids[fresh_digests].tolist())
+    still = [row for row in left_out_rows(plan, number) if row["id"] in here and row["id"] not in repaired]
+    set_aside(plan, number, still + quarantined)
+    plan.ledger.put_seen(number, ids, kept)
+    left_out = len(still) + len(quarantined)
+    plan.ledger.put(number, {**entry, "rows": len(ids) - left_out, "quarantined": left_out})
+    tell("recorded", {"fragment": number, "rows": wrote})
+    return {**entry, "written": wrote + len(gone)}
+
+
+def changes(before: dict[Any, int], batches: Iterable[Batch], seen: Seen) -> Iterator[tuple[Batch, Array]]:
+    """Rows that are new or changed against ``before``; with a mask ``(m,)`` of those whose vector changed."""
+    for batch in batches:
+        seen.add(batch)
+        now = digests(batch)
+        then = [before.get(key) for key in batch.ids.tolist()]
+        odd = np.array([a != b for a, b in zip(then, now.tolist(), strict=True)], bool)
+        if odd.any():
+            moved = [a is not None and a >> 32 != b >> 32 for a, b in zip(then, now.tolist(), strict=True)]
+            yield batch.keep(odd), np.array(moved, bool)[odd]
+
+
+def behind(plan: Plan, source: Store) -> int:
+    """How many rows of a live source are not in the new gallery as they are now."""
+    count = 0
+    for number, fragment in enumerate(plan.all_fragments()):
+        seen, before = Seen(), plan.ledger.seen(number)
+        count += sum(len(batch) for batch, _ in changes(before, source.read(fragment, BLOCK), seen))
+        count += len(before.keys() - set(seen.arrays()[0].tolist()))
+    return count
+
+
+def left_out_rows(plan: Plan, number: int) -> list[dict[str, Any]]:
+    """The rows of a fragment that were left out, with the reason."""
+    return read_json(plan.state / "quarantine" / f"{number:06d}.json") or []
+
+
+def as_ids(keys: list[Any], kind: str) -> Array:
+    """A list of ids as an array of their kind."""
+    if kind == "int":
+        return np.array(keys, np.int64 if not keys or max(keys) < 2**63 else np.uint64)
+    out = np.empty(len(keys), object)
+    out[:] = keys
+    return out

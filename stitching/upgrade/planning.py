@@ -1,0 +1,238 @@
+"""Making a plan: the old gallery is looked through once, and everything that can be refused is refused now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...aligners.alignment import Alignment
+from ...aligners.errors import RefusedError, SutureError, UsageError
+from ...aligners.file import load
+from ...aligners.recognise import require_width
+from ..apply import BLOCK, Norm
+from ..dumps import open_dump
+from ..dumps.arrays import Array
+from ..stores import Fragment, Store, open_store
+from ..stores.batch import joined
+from ..stores.disk import aside
+from .evidence import Canaries, agreement, queries_for, require_still
+from .plan import Plan, file_hash, save_plan
+from .rows import RowMap, bad_rows, row_map
+from .unique import SeenIds
+
+__all__ = ["FRAGMENT_ROWS", "make_plan"]
+
+FRAGMENT_ROWS = 65536
+SAMPLED = 16  # fragments from which the semantic sample is drawn
+EACH = 256  # rows of each
+METRICS = ("cosine", "dot", "l2")
+
+
+def make_plan(
+    map_file: Path,
+    source: str,
+    target: str,
+    path: Path,
+    *,
+    strategy: str = "map",
+    model: str | None = None,
+    dtype: str | None = None,
+    normalize: Norm = "auto",
+    order: str = "residual",
+    fragment_rows: int = FRAGMENT_ROWS,
+    bad: str = "refuse",
+    familiar: bool = True,
+    accept_lossy: bool = False,
+    queries: tuple[Path, Path] | None = None,
+    overwrite: bool = False,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Plan:
+    """Look through the gallery ``source`` and write the plan of moving it to ``target`` by ``map_file``.
+
+    ``queries``: old-model and new-model rows of the same items, for the semantic canary, where the map keeps none or
+    others are wanted. ``bad``: "refuse" or "quarantine" NaN, infinite and zero rows. Writes only the plan and the
+    folder beside it. Raises `RefusedError` where going on would give a wrong gallery.
+    """
+    if path.exists() and not overwrite:
+        raise RefusedError(f"{path} exists; name another plan or give --overwrite.")
+    if bad not in ("refuse", "quarantine"):
+        raise UsageError(f"--bad-rows: expected refuse or quarantine, got '{bad}'.")
+    if fragment_rows < 1:
+        raise UsageError(f"--fragment-rows: expected at least 1, got {fragment_rows}.")
+    alignment = load(map_file)
+    with open_store(source) as old, open_store(target) as new:
+        if not old.exists():
+            raise SutureError(f"{old.name}: expected a gallery, there is none.")
+        facts = old.facts()
+        sides = {name: alignment.map_of(name).source_dim for name in ("source", "target")}
+        require_width(sides, "source", facts.dim, old.name)
+        if facts.lossy and not accept_lossy:
+            raise RefusedError(
+                f"{old.name}: {facts.lossy}. What comes back is not what went in; map the original vectors, or take "
+                "the loss knowingly (--accept-lossy)."
+            )
+        rows = row_map(alignment, strategy, dtype or facts.dtype, normalize)
+        stamp = f"{model or model_of(alignment)}@map:{file_hash(map_file)[:16]}"
+        if facts.model is not None and facts.model.partition("@")[0] == stamp.partition("@")[0]:
+            raise RefusedError(f"{old.name}: its rows are stamped {facts.model} already; they are in the new space.")
+        new.accept(old, facts, rows.dim, strategy)
+        fragments = list(old.fragments(fragment_rows))
+        if not fragments:
+            raise RefusedError(f"{old.name}: there is no row to move.")
+        scan(old, fragments, advance)
+        sample = draw(old, fragments)
+        for batch in sample.values():
+            rows.check(batch.vectors, old.name, behaviour=familiar)
+        ids = np.concatenate([batch.ids for batch in sample.values()])
+        vectors = np.concatenate([batch.vectors for batch in sample.values()])
+        known = require_still(alignment, ids, vectors, old.name)
+        canaries = given(queries, sides) if queries else Canaries.of(alignment)
+        evidence, notes = weigh(strategy, rows, canaries, vectors, old.name)
+        if not known:
+            notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
+        state = path.with_name(f"{path.name}.state")
+        if state.exists():
+            if not overwrite:
+                raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
+            shutil.rmtree(state)
+        needed = new.bytes_for(sum(f["rows"] for f in fragments), rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
+        plan = Plan(
+            path=path,
+            source=old.pinned(),
+            target=target,
+            strategy=strategy,
+            model=model or model_of(alignment),
+            map_hash=file_hash(map_file),
+            dtype=str(rows.dtype),
+            normalize=rows.normalize,
+            metric=facts.metric or ("cosine" if rows.normalize == "l2" else "dot"),
+            dim=rows.dim,
+            id_kind=facts.id_kind,
+            rows=sum(f["rows"] for f in fragments),
+            bytes_needed=needed,
+            bad_rows=bad,
+            familiar=familiar,
+            order=order,
+            fragments=fragments,
+            evidence=evidence,
+            notes=notes,
+        )
+        new.room_for(needed)
+    keep(plan, map_file, canaries, sample)
+    save_plan(plan)
+    return plan
+
+
+def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) -> None:
+    """Every id once, of one kind; counts as announced. Raises `RefusedError` with a few of the repeated ids."""
+    kinds: set[bool] = set()
+    with SeenIds() as seen:
+        for fragment in fragments:
+            count = 0
+            for batch in old.read(fragment, BLOCK, vectors=False):
+                kinds.add(batch.ids.dtype.kind in "iu")
+                seen.add(batch.ids)
+                count += len(batch)
+                advance(len(batch))
+            if count != fragment["rows"]:
+                raise RefusedError(f"{old.name}: expected {fragment['rows']} rows in {fragment}, got {count}.")
+        if len(kinds) > 1:
+            raise RefusedError(f"{old.name}: expected ids that are all integers or all texts, got both.")
+        repeated = seen.repeated()
+    if not len(repeated):
+        return
+    with SeenIds() as seen:
+        times: dict[Any, int] = {}
+        for fragment in fragments:
+            for batch in old.read(fragment, BLOCK, vectors=False):
+                for i in np.flatnonzero(np.isin(seen.add(batch.ids), repeated)).tolist():
+                    times[batch.ids[i]] = times.get(batch.ids[i], 0) + 1
+    doubled = {key: n for key, n in times.items() if n > 1}  # two ids may share a hash
+    if doubled:
+        shown = ", ".join(f"{key!r} ({n} times)" for key, n in list(doubled.items())[:5])
+        raise RefusedError(
+            f"{old.name}: expected every id once, {len(doubled)} stand in several rows: {shown}. Remove the repeats, "
+            "or name another column of ids (?id=column)."
+        )
+
+
+def draw(old: Store, fragments: list[Fragment]) -> dict[int, Any]:
+    """The first good rows of some fragments, from the first to the last: a later part may be of another model."""
+    chosen = sorted(set(np.linspace(0, len(fragments) - 1, SAMPLED).round().astype(int).tolist()))
+    each = EACH if len(fragments) > 1 else EACH * SAMPLED
+    sample = {}
+    for number in chosen:
+        held, count = [], 0
+        for batch in old.read(fragments[number], each):
+            found = bad_rows(batch)
+            good = np.ones(len(batch), bool)
+            for at in found.values():
+                good[at] = False
+            held.append(batch.keep(good))
+            count += len(held[-1])
+            if count >= each:
+                break
+        if count:
+            sample[number] = joined(held)
+    if not sample:
+        raise RefusedError(f"{old.name}: no good row was found among those that were sampled; inspect the gallery.")
+    return sample
+
+
+def weigh(
+    strategy: str, rows: RowMap, canaries: Canaries | None, vectors: Array, what: str
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What the semantic canary says of the map on a sample; refused where it is no better than wrong pairs."""
+    if canaries is None:
+        return None, ["no semantic check: the map keeps no canaries; give --queries OLD NEW"]
+    if strategy == "bridge":
+        from_new = rows.mapping.forward(canaries.new.to(torch.float32)).numpy()
+        found = agreement(torch.from_numpy(from_new), vectors, canaries.old, vectors)
+    else:
+        found = agreement(queries_for(strategy, canaries), rows(vectors, what), canaries.old, vectors)
+    if found is None:
+        return None, ["no semantic check: too few rows or canaries to tell"]
+    if found["above_chance"]["low"] <= 0:
+        raise RefusedError(
+            f"{what}: new-model vectors of known items, asked of mapped rows, find what chance finds (overlap@10 "
+            f"{found['overlap@10']['estimate']:.3f}, {found['above_chance']['estimate']:+.3f} over wrong pairs). The "
+            "map is of other spaces, the wrong way round, or was fitted on shifted pairs: fit it again."
+        )
+    return found, []
+
+
+def given(queries: tuple[Path, Path], sides: dict[str, int]) -> Canaries:
+    """Pairs of query rows of both models, from two dumps of equal length."""
+    old, new = (open_dump(path) for path in queries)
+    if old.rows != new.rows:
+        raise RefusedError(f"{old.name} has {old.rows} rows, {new.name} has {new.rows}: expected the same items.")
+    for dump, side in ((old, "source"), (new, "target")):
+        require_width(sides, side, dump.dim, dump.name)
+    rows = np.arange(min(old.rows, 1000))
+    return Canaries(*(torch.from_numpy(dump.gather(rows)).float() for dump in (old, new)))
+
+
+def keep(plan: Plan, map_file: Path, canaries: Canaries | None, sample: dict[int, Any]) -> None:
+    """The map, the canaries and the ids of the sample, beside the plan."""
+    plan.state.mkdir(parents=True)
+    with aside(plan.state / "map.safetensors") as file, map_file.open("rb") as original:
+        shutil.copyfileobj(original, file)
+    for number, batch in sample.items():
+        with aside(plan.state / f"sample-{number:06d}.npy") as file:
+            np.save(file, batch.ids.astype(str) if batch.ids.dtype == object else batch.ids, allow_pickle=False)
+            np.save(file, batch.vectors, allow_pickle=False)
+    if canaries is not None:
+        with aside(plan.state / "canaries.npy") as file:
+            np.save(file, canaries.old.numpy(), allow_pickle=False)
+            np.save(file, canaries.new.numpy(), allow_pickle=False)
+
+
+def model_of(alignment: Alignment) -> str:
+    """A name for the new model where the user gives none: from the map's own record."""
+    named = alignment.provenance.get("target")
+    return str(named) if isinstance(named, str) else "target"

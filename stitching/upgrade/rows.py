@@ -1,0 +1,115 @@
+"""What becomes of one row: the map of a strategy, as a function of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...aligners.alignment import Alignment
+from ...aligners.arrays import as_tensor, working_dtype
+from ...aligners.errors import RefusedError, UsageError
+from ...aligners.maps import Affine, Map, Normalize
+from ...aligners.recognise import require_norms, require_side
+from ..apply import BLOCK, Norm, serving_map, to_dtype
+from ..dumps.arrays import Array
+from ..dumps.badrows import find_bad
+from ..stores.batch import Batch, resized
+
+__all__ = ["STRATEGIES", "RowMap", "bad_rows", "mapped", "row_map"]
+
+STRATEGIES = ("map", "dual", "expanded", "bridge")
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """``forward`` of rows of the old space, to rows ``(m, dim)`` of ``dtype``; ``model`` is what a mapped row is
+    stamped with.
+
+    ``beside``: the old row, of length 1, stands before the mapped one (the dual form).
+    """
+
+    alignment: Alignment
+    mapping: Map
+    dtype: np.dtype
+    normalize: str
+    beside: bool = False
+
+    @property
+    def dim(self) -> int:
+        """Width of what is written."""
+        return self.mapping.target_dim + (self.mapping.source_dim if self.beside else 0)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``(m, p)`` in working precision to ``(m, dim)``."""
+        mapped = self.mapping.forward(rows)
+        return torch.cat([torch.nn.functional.normalize(rows, dim=1), mapped], dim=1) if self.beside else mapped
+
+    def __call__(self, block: Array, what: str) -> Array:
+        """Rows ``(m, p)`` to rows ``(m, dim)``; `RefusedError` where these do not fit ``dtype``."""
+        rows = as_tensor(np.ascontiguousarray(block), what)
+        return to_dtype(self.forward(rows.to(working_dtype(rows.dtype))), self.dtype, what)
+
+    def check(self, block: Array, what: str, *, behaviour: bool) -> None:
+        """Refuse rows that are not of the old space: by width and length, and by ``behaviour`` if asked."""
+        rows = as_tensor(np.ascontiguousarray(block), what)
+        if behaviour:
+            require_side(self.alignment, "source", rows, what)
+        elif "source" in self.alignment.spaces:
+            require_norms(self.alignment.spaces["source"], "source", rows, what)
+
+
+def row_map(alignment: Alignment, strategy: str, dtype: str, normalize: Norm = "auto") -> RowMap:
+    """The rows that ``strategy`` writes. Raises `UsageError` or `RefusedError` where the map cannot serve it."""
+    if strategy not in STRATEGIES:
+        raise UsageError(f"--strategy: expected {', '.join(STRATEGIES)}, got '{strategy}'.")
+    if strategy == "bridge":
+        if not alignment.translates("target", "source"):
+            raise RefusedError(
+                "--strategy bridge maps new queries into the old space, and this map cannot be turned round exactly. "
+                "Fit one from the new space to the old one, with a method that has a way back, or use another strategy."
+            )
+        mapping = alignment.translate("target", "source")
+        unit = "source" in alignment.spaces and alignment.spaces["source"].unit
+        policy = "l2" if normalize == "l2" or (normalize == "auto" and unit) else "none"
+        return RowMap(alignment, mapping, np.dtype(dtype), policy)
+    if strategy == "map":
+        mapping, policy = serving_map(alignment, "source", normalize)
+        return RowMap(alignment, mapping, np.dtype(dtype), policy)
+    if strategy == "dual":
+        mapping, policy = serving_map(alignment, "source", "l2")
+        return RowMap(alignment, mapping, np.dtype(dtype), policy, beside=True)
+    return RowMap(alignment, isometry(alignment), np.dtype(dtype), "none")
+
+
+def isometry(alignment: Alignment) -> Map:
+    """The nearest map without shrinking: new-model queries and new-model rows stay as they are beside mapped ones.
+
+    With ``U S V'`` the weight of the affine map, this is ``x -> normalize(x) U V'``: the expanded orthogonal form, up
+    to a rotation that changes no score, so that raw new-model queries can be asked. Raises `RefusedError` where the new
+    space is narrower, or the map is not affine.
+    """
+    mapping = alignment.translate("source", "target")
+    if not isinstance(mapping, Affine) or mapping.source_dim > mapping.target_dim:
+        raise RefusedError(
+            f"--strategy expanded needs an affine map into a space that is no narrower; this is a {mapping.kind} map "
+            f"from {mapping.source_dim} to {mapping.target_dim} dims. Use --strategy map."
+        )
+    u, _, vt = torch.linalg.svd(mapping.weight.double(), full_matrices=False)
+    rotation = Affine((u @ vt).to(mapping.weight.dtype), torch.zeros(mapping.target_dim, dtype=mapping.weight.dtype))
+    return Normalize(mapping.source_dim) >> rotation
+
+
+def bad_rows(batch: Batch) -> dict[str, Array]:
+    """Positions of rows that are no direction, by reason."""
+    return find_bad(batch.vectors) if len(batch) else {}
+
+
+def mapped(row: RowMap, batches: Iterable[Batch], stamp: str, what: str, *, familiar: bool = True) -> Iterator[Batch]:
+    """Batches of mapped rows, cut so that what is multiplied does not depend on how they were read."""
+    for first, batch in enumerate(resized(batches, BLOCK)):
+        row.check(batch.vectors, what, behaviour=familiar and first == 0)
+        yield batch.with_vectors(row(batch.vectors, what), [stamp] * len(batch))

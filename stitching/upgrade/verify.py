@@ -1,0 +1,260 @@
+"""Proof that the new gallery is what the plan promised, before anybody is led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ...aligners.arrays import as_tensor
+from ...aligners.errors import RefusedError
+from ..apply import BLOCK
+from ..dumps.arrays import Array
+from ..stores import Batch, Store
+from ..stores.batch import joined, same_payload
+from ..stores.disk import read_json, write_json
+from .apply import behind, left_out_rows, unfinished
+from .cache import Cache
+from .events import Tell, quiet
+from .evidence import Canaries, agreement, queries_for, require_still
+from .lock import locked
+from .plan import Plan
+from .rows import mapped
+
+__all__ = ["Check", "verified", "verify"]
+
+ANN_K = 10
+ANN_QUERIES = 64
+ANN_LOWEST = 0.8
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it is as promised, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
+    """Look at everything; the checks, kept beside the plan for `switch`. Reads both galleries once."""
+    with (
+        locked(plan.state / "locks", "whole"),
+        plan.open_source() as source,
+        plan.open_target() as target,
+        Cache.of(plan) as cache,
+    ):
+        checks = [complete(plan, target)]
+        if checks[0].ok:
+            checks.append(intact(plan, target))
+        if all(check.ok for check in checks):
+            digest = plan.ledger.digest()
+            checks += [*row_checks(plan, source, target, cache, tell), *fresh(plan, source, target)]
+            checks += [recognised(plan, source), semantic(plan, target, len(cache))]
+            write_json(
+                plan.state / "verified.json",
+                {"ledger": digest, "native": len(cache), "checks": [vars(check) for check in checks]},
+            )
+    return checks
+
+
+def verified(plan: Plan) -> bool | None:
+    """Whether the last `verify` was green; None where there was none, or the gallery was worked on since."""
+    found = read_json(plan.state / "verified.json")
+    if found is None or found["ledger"] != plan.ledger.digest():
+        return None
+    return all(check["ok"] for check in found["checks"])
+
+
+def complete(plan: Plan, target: Store) -> Check:
+    """Every fragment recorded and there, and the index built on all of them."""
+    if not target.exists():
+        return Check("complete", False, "nothing is applied yet")
+    left = unfinished(plan, target)
+    built = read_json(plan.state / "finished.json")
+    if left:
+        return Check("complete", False, f"{left} of {len(plan.all_fragments())} fragments are not done; run apply")
+    if built is None or built["ledger"] != plan.ledger.digest():
+        return Check("complete", False, "the last step of apply was not reached; run it again")
+    return Check("complete", True, f"{len(plan.all_fragments())} fragments")
+
+
+def intact(plan: Plan, target: Store) -> Check:
+    """Every fragment byte for byte as it was recorded; a damaged one loses its entry, so that apply does it again."""
+    ledger = plan.ledger
+    torn = [n for n, entry in ledger.entries().items() if not target.recorded(n, entry, deep=True)]
+    for number in torn:
+        ledger.drop(number)
+    if torn:
+        return Check("bytes", False, f"{len(torn)} fragments are not as they were written; apply does them again")
+    return Check("bytes", True, "as recorded")
+
+
+def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) -> Iterator[Check]:
+    """Ids, payload, stamps, count; a block of every fragment mapped again; the index against exact search."""
+    lost, other, foreign, rows, again, worst = 0, 0, 0, 0, 0, 0.0
+    nearest = Nearest(plan, target)
+    for number, fragment in enumerate(plan.all_fragments()):
+        left_out = {row["id"] for row in left_out_rows(plan, number)}
+        for i, batch in enumerate(kept(source.read(fragment, BLOCK), left_out)):
+            probe = i == 0
+            there = target.fetch(number, batch.ids, vectors=probe or nearest.wanted)
+            here = batch
+            if len(there) != len(batch):
+                lost += len(batch) - len(there)
+                found = set(there.ids.tolist())
+                here = batch.keep(np.array([key in found for key in batch.ids.tolist()], bool))
+            if not target.shared:
+                other += int((~same_payload(here.payload, there.payload, len(here))).sum())
+            if there.stamps is not None:
+                foreign += sum(stamp not in (plan.stamp, plan.model) for stamp in there.stamps)
+            if nearest.wanted:
+                nearest.add(there)
+            if probe and len(there) == len(batch):
+                expected = joined([cache.into(b, plan) for b in mapped(plan.row_map, [batch], plan.stamp, source.name)])
+                again += len(batch)
+                worst = max(worst, furthest(there.vectors, expected.vectors))
+            rows += len(here)
+        tell("checked", {"fragment": number, "rows": rows})
+    count = target.count()
+    yield Check("ids", not lost and count == rows, f"{rows} rows, {lost} missing, {count} in the new gallery")
+    yield Check("payload", not other, f"{other} rows with another payload" if other else "equal in every row")
+    yield Check("stamps", not foreign, f"{foreign} rows stamped by others" if foreign else "mapped or native")
+    yield Check("recomputed", worst <= target.tolerance, f"{again} rows mapped again, furthest value off {worst:.1g}")
+    if nearest.wanted:
+        recall = nearest.recall()
+        yield Check("index", recall >= ANN_LOWEST, f"recall@{ANN_K} against exact search {recall:.3f}")
+
+
+def kept(batches: Iterator[Batch], left_out: set[Any]) -> Iterator[Batch]:
+    """The rows that were not left out."""
+    for batch in batches:
+        if not left_out:
+            yield batch
+            continue
+        good = batch.keep(np.array([key not in left_out for key in batch.ids.tolist()], bool))
+        if len(good):
+            yield good
+
+
+def furthest(a: Array, b: Array) -> float:
+    """The largest difference of two arrays of one shape; infinite where the shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+
+
+class Nearest:
+    """Exact nearest rows of a few queries, gathered while the gallery passes by, against what its index finds."""
+
+    def __init__(self, plan: Plan, target: Store) -> None:
+        canaries = read_canaries(plan)
+        self._target = target
+        self._metric = plan.metric
+        self._queries: Tensor | None = None
+        self._scores: Tensor | None = None
+        self._ids: list[list[Any]] = []
+        if canaries is not None and target.has_index():
+            self._queries = queries_for(plan.strategy, canaries)[:ANN_QUERIES]
+            self._ids = [[] for _ in self._queries]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is an index to be looked at."""
+        return self._queries is not None
+
+    def add(self, batch: Batch) -> None:
+        """Rows of the new gallery."""
+        assert self._queries is not None
+        rows, queries = as_tensor(np.ascontiguousarray(batch.vectors)).float(), self._queries
+        if self._metric == "cosine":
+            rows, queries = normalize(rows, dim=1), normalize(queries, dim=1)
+        scores = -torch.cdist(queries, rows) if self._metric == "l2" else queries @ rows.T
+        names = batch.ids.tolist()
+        if self._scores is not None:
+            scores = torch.cat([self._scores, scores], dim=1)
+        self._scores, at = scores.topk(min(ANN_K, scores.shape[1]), dim=1)
+        held = len(self._ids[0])
+        self._ids = [
+            [old[j] if j < held else names[j - held] for j in row]
+            for old, row in zip(self._ids, at.tolist(), strict=True)
+        ]
+
+    def recall(self) -> float:
+        """Share of the exact nearest that the index finds."""
+        assert self._queries is not None
+        found = self._target.search(self._queries.numpy(), ANN_K)
+        shares = [len(set(a) & set(b)) / len(a) for a, b in zip(self._ids, found, strict=True)]
+        return float(np.mean(shares))
+
+
+def fresh(plan: Plan, source: Store, target: Store) -> Iterator[Check]:
+    """Nothing came to the old gallery that is not in the new one."""
+    if not source.live:
+        known = {f["part"] for f in plan.all_fragments()}
+        new = sorted({f["part"] for f in source.fragments(1 << 62)} - known)
+        yield Check("caught up", not new, f"new parts: {', '.join(new)}; run apply" if new else "no new parts")
+        return
+    waiting = target.pending()
+    waiting = behind(plan, source) if waiting is None else waiting
+    yield Check(
+        "caught up", not waiting, f"{waiting} rows came, changed or went since; run apply" if waiting else "all"
+    )
+
+
+def recognised(plan: Plan, source: Store) -> Check:
+    """The old gallery still gives the vectors that the map knows by id."""
+    known = 0
+    try:
+        for number, fragment in enumerate(plan.all_fragments()):
+            if not (plan.state / f"sample-{number:06d}.npy").exists():
+                continue
+            for batch in source.read(fragment, BLOCK):
+                known += require_still(plan.alignment, batch.ids, batch.vectors, source.name)
+                break
+    except RefusedError as error:
+        return Check("canaries", False, str(error))
+    return Check("canaries", True, f"{known} rows that the map knows by id have their vectors")
+
+
+def read_canaries(plan: Plan) -> Canaries | None:
+    """Those that the plan kept."""
+    path = plan.state / "canaries.npy"
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return Canaries(*(torch.from_numpy(np.load(file)) for _ in range(2)))
+
+
+def semantic(plan: Plan, target: Store, native: int) -> Check:
+    """The semantic canary on the rows as they were written: within the interval of the plan, and above chance."""
+    canaries = read_canaries(plan)
+    if plan.evidence is None or canaries is None:
+        return Check("semantic", False, "the plan has no evidence: plan with --queries OLD NEW")
+    old, new = [], []
+    for path in sorted(plan.state.glob("sample-*.npy")):
+        with path.open("rb") as file:
+            ids, vectors = np.load(file), np.load(file)
+        ids = ids.astype(object) if ids.dtype.kind == "U" else ids
+        there = target.fetch(int(path.stem.split("-")[1]), ids)
+        found = {key: i for i, key in enumerate(ids.tolist())}
+        old.append(vectors[[found[key] for key in there.ids.tolist()]])
+        new.append(there.vectors)
+    found_now = agreement(queries_for(plan.strategy, canaries), np.concatenate(new), canaries.old, np.concatenate(old))
+    if found_now is None:
+        return Check("semantic", False, "too few rows are left to tell")
+    now, then = found_now["overlap@10"]["estimate"], plan.evidence["overlap@10"]
+    inside = then["low"] <= now and (now <= then["high"] or native > 0)
+    above = found_now["above_chance"]["low"]
+    return Check(
+        "semantic",
+        inside and above > 0,
+        f"overlap@10 of new and old queries {now:.3f}, planned {then['estimate']:.3f} [{then['low']:.3f}, "
+        f"{then['high']:.3f}], above wrong pairs by at least {above:.3f}",
+    )
