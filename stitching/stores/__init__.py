@@ -10,9 +10,18 @@ from .store import Facts, Fragment, Spec, Store
 __all__ = ["STORES", "Address", "Batch", "Facts", "Fragment", "Spec", "Store", "open_store"]
 
 STORES = {
+    "chroma": "chroma:ChromaStore",
+    "faiss": "faiss:FaissStore",
     "h5": "plain:H5Store",
+    "hnswlib": "hnswlib:HnswlibStore",
+    "lancedb": "lancedb:LanceStore",
+    "milvus": "milvus:MilvusStore",
     "npy": "plain:NpyStore",
     "parquet": "parquet:ParquetStore",
+    "postgresql": "postgres:PostgresStore",
+    "qdrant": "qdrant:QdrantStore",
+    "sqlite-vec": "sqlitevec:SqliteVecStore",
+    "usearch": "usearch:UsearchStore",
 }
 
 

@@ -51,7 +51,9 @@ class FileStore(Store):
 
     def pinned(self) -> str:
         """The URI of the very file or folder, not of a pointer to it."""
-        return self.address.text.replace(self.address.path, str(self.path), 1)
+        options = "&".join(f"{key}={value}" for key, value in self.address.options.items())
+        vector = "" if self.address.vector is None else f"#{self.address.vector}"
+        return f"{self.address.scheme}:{self.path}{vector}{'?' if options else ''}{options}"
 
     def exists(self) -> bool:
         """Whether anything stands at the path."""
@@ -69,7 +71,7 @@ class FileStore(Store):
         """What the pointer beside the target says."""
         return pointed(self.path.parent)
 
-    def point(self, source: Store, *, at: str | None) -> None:
+    def point(self, source: Store, *, at: str | None, left_out: int = 0) -> None:
         """Replace the pointer beside the target."""
         set_pointer(self.path.parent, self.path.name if at == "target" else at)
 

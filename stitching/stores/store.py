@@ -80,6 +80,9 @@ class Store(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def adopt(self, owner: str, role: str) -> None:  # noqa: B027 in most stores names stay
+        """Be the "source" or the "target" of the plan ``owner``, whatever its name is now."""
+
     # Reading
 
     @abstractmethod
@@ -177,10 +180,6 @@ class Store(ABC):
         """Rows that were written after the switch, where the store itself can tell; else None."""
         return None
 
-    def pending(self) -> int | None:
-        """How many rows of the source are not here, where the store itself can tell; else None."""
-        return None
-
     # Moving
 
     @abstractmethod
@@ -188,8 +187,11 @@ class Store(ABC):
         """What users are led to now, by the name that `point` moves."""
 
     @abstractmethod
-    def point(self, source: Store, *, at: str | None) -> None:
-        """Lead users to ``at``: "target", or what `serving` said before. Doing it again changes nothing."""
+    def point(self, source: Store, *, at: str | None, left_out: int = 0) -> None:
+        """Lead users to ``at``: "target", or what `serving` said before. Doing it again changes nothing.
+
+        A store that can tell in the same transaction refuses where more than ``left_out`` rows are not here.
+        """
 
     @abstractmethod
     def drop(self) -> None:

@@ -20,9 +20,7 @@ __all__ = ["apply_on_dask"]
 AHEAD = 4  # tasks a worker has in hand: a scheduler need not hold a million of them
 
 
-def apply_on_dask(
-    plan: Plan, *, scheduler: str | None = None, workers: int = 2, tell: Tell = quiet
-) -> dict[str, Any]:
+def apply_on_dask(plan: Plan, *, scheduler: str | None = None, workers: int = 2, tell: Tell = quiet) -> dict[str, Any]:
     """`apply` by the workers of the cluster at ``scheduler``, or of one that is started here.
 
     Workers must see the plan, its folder and both galleries under the same paths. A task that is lost is done again,

@@ -95,11 +95,16 @@ class Plan:
 
     def open_source(self) -> Store:
         """The old gallery."""
-        return open_store(self.source)
+        return self._opened(self.source, "source")
 
     def open_target(self) -> Store:
         """The new one."""
-        return open_store(self.target)
+        return self._opened(self.target, "target")
+
+    def _opened(self, uri: str, role: str) -> Store:
+        store = open_store(uri)
+        store.adopt(self.hash, role)
+        return store
 
     @cached_property
     def alignment(self) -> Alignment:

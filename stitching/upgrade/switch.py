@@ -10,6 +10,7 @@ from ..apply import BLOCK
 from ..stores import Store
 from ..stores.batch import canonical, records
 from ..stores.disk import aside, read_json, write_json
+from .apply import left_out_rows
 from .events import Tell, quiet
 from .lock import locked
 from .plan import Plan
@@ -43,7 +44,7 @@ def switch(plan: Plan, *, tell: Tell = quiet) -> dict[str, Any]:
             if not verified(plan):
                 state = {None: "not verified as it is now", False: "verified and found wrong"}[verified(plan)]
                 raise RefusedError(f"{target.name}: this gallery is {state}. Run `suture gallery verify {plan.path}`.")
-            for check in fresh(plan, source, target):
+            for check in fresh(plan, source):
                 if not check.ok:
                     raise RefusedError(f"{source.name}: {check.found} and verify, then switch.")
             enter(plan, "switching", before=target.serving(source))
@@ -53,7 +54,8 @@ def switch(plan: Plan, *, tell: Tell = quiet) -> dict[str, Any]:
                 f"{plan.path}: a rollback was begun; finish it with `suture gallery rollback {plan.path}`."
             )
         if now != "switched":
-            target.point(source, at="target")
+            numbers = range(len(plan.all_fragments()))
+            target.point(source, at="target", left_out=sum(len(left_out_rows(plan, number)) for number in numbers))
             tell("pointed", {})
             enter(plan, "switched")
             tell("switched", {})

@@ -55,8 +55,8 @@ def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
             checks.append(intact(plan, target))
         if all(check.ok for check in checks):
             digest = plan.ledger.digest()
-            checks += [*row_checks(plan, source, target, cache, tell), *fresh(plan, source, target)]
-            checks += [recognised(plan, source), semantic(plan, target, len(cache))]
+            checks += [*row_checks(plan, source, target, cache, tell), *fresh(plan, source)]
+            checks += [recognised(plan, source), semantic(plan, source, target, len(cache))]
             write_json(
                 plan.state / "verified.json",
                 {"ledger": digest, "native": len(cache), "checks": [vars(check) for check in checks]},
@@ -194,15 +194,14 @@ class Nearest:
         return float(np.mean(shares))
 
 
-def fresh(plan: Plan, source: Store, target: Store) -> Iterator[Check]:
+def fresh(plan: Plan, source: Store) -> Iterator[Check]:
     """Nothing came to the old gallery that is not in the new one."""
     if not source.live:
         known = {f["part"] for f in plan.all_fragments()}
         new = sorted({f["part"] for f in source.fragments(1 << 62)} - known)
         yield Check("caught up", not new, f"new parts: {', '.join(new)}; run apply" if new else "no new parts")
         return
-    waiting = target.pending()
-    waiting = behind(plan, source) if waiting is None else waiting
+    waiting = behind(plan, source)
     yield Check(
         "caught up", not waiting, f"{waiting} rows came, changed or went since; run apply" if waiting else "all"
     )
@@ -232,24 +231,32 @@ def read_canaries(plan: Plan) -> Canaries | None:
         return Canaries(*(torch.from_numpy(np.load(file)) for _ in range(2)))
 
 
-def semantic(plan: Plan, target: Store, native: int) -> Check:
+def semantic(plan: Plan, source: Store, target: Store, native: int) -> Check:
     """The semantic canary on the rows as they were written: within the interval of the plan, and above chance."""
     canaries = read_canaries(plan)
     if plan.evidence is None or canaries is None:
         return Check("semantic", False, "the plan has no evidence: plan with --queries OLD NEW")
-    old, new = [], []
+    old, new, changed = [], [], False
     for path in sorted(plan.state.glob("sample-*.npy")):
         with path.open("rb") as file:
             ids, vectors = np.load(file), np.load(file)
         ids = ids.astype(object) if ids.dtype.kind == "U" else ids
+        if source.live:  # what was sampled may have changed, and the new gallery with it
+            now_there = source.fetch(0, ids)
+            changed |= now_there.ids.tolist() != ids.tolist() or not np.array_equal(now_there.vectors, vectors)
+            ids, vectors = now_there.ids, now_there.vectors
         there = target.fetch(int(path.stem.split("-")[1]), ids)
         found = {key: i for i, key in enumerate(ids.tolist())}
         old.append(vectors[[found[key] for key in there.ids.tolist()]])
         new.append(there.vectors)
+    planned = plan.evidence
+    if changed:
+        rows = plan.row_map(np.concatenate(old), source.name)
+        planned = agreement(queries_for(plan.strategy, canaries), rows, canaries.old, np.concatenate(old)) or planned
     found_now = agreement(queries_for(plan.strategy, canaries), np.concatenate(new), canaries.old, np.concatenate(old))
     if found_now is None:
         return Check("semantic", False, "too few rows are left to tell")
-    now, then = found_now["overlap@10"]["estimate"], plan.evidence["overlap@10"]
+    now, then = found_now["overlap@10"]["estimate"], planned["overlap@10"]
     inside = then["low"] <= now and (now <= then["high"] or native > 0)
     above = found_now["above_chance"]["low"]
     return Check(
