@@ -18,9 +18,18 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 # What a user gets from an extra, by the names that code imports.
 MODULES = {
     "arrow": ["pyarrow", "pyarrow.parquet", "pyarrow.ipc"],
+    "chroma": ["chromadb"],
+    "dask": ["distributed"],
+    "faiss": ["faiss"],
     "h5": ["h5py"],
+    "lancedb": ["lancedb", "pyarrow"],
+    "milvus": ["pymilvus", "milvus_lite"],
     "onnx": ["onnx", "onnx.compose", "onnx.version_converter", "onnxruntime"],
+    "postgres": ["psycopg", "psycopg_binary"],
+    "qdrant": ["qdrant_client"],
     "report": ["plotly", "plotly.graph_objects", "plotly.io"],
+    "sqlite": ["apsw", "sqlite_vec"],
+    "usearch": ["usearch.index"],
 }
 # Extras for working on suture, or made of other extras.
 META = {"all", "bench", "dev"}

@@ -11,7 +11,6 @@ import numpy as np
 
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from ..dumps.arrays import Array
-from ..dumps.extras import need
 from .address import Address
 from .batch import Batch
 from .staged import IndexStore, as_float32
@@ -20,6 +19,17 @@ from .store import Facts, Spec
 __all__ = ["HnswlibStore"]
 
 METRICS = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
+
+
+def library() -> Any:
+    """hnswlib, which comes as source and is in no extra for that reason."""
+    try:
+        import hnswlib
+    except ImportError as error:
+        raise SutureError(
+            "this index needs hnswlib: pip install hnswlib (it is compiled, with a C++ compiler)"
+        ) from error
+    return hnswlib
 
 
 class HnswlibStore(IndexStore):
@@ -45,7 +55,7 @@ class HnswlibStore(IndexStore):
         if len(words) < 6 or int(words[4]) - int(words[5]) != int(dim) * 4:
             held = (int(words[4]) - int(words[5])) / 4 if len(words) == 6 else "unreadable"
             raise RefusedError(f"{self.path}: expected vectors of {dim} dims, the file has {held:g}. Correct ?dim=.")
-        index = need("hnswlib", "hnswlib").Index(self.space, int(dim))
+        index = library().Index(self.space, int(dim))
         index.load_index(str(self.path))
         return index
 
@@ -80,7 +90,7 @@ class HnswlibStore(IndexStore):
             raise UsageError(
                 f"'{self.address.text}': the old gallery is compared by {spec.metric}: add ?space={space}."
             )
-        index = need("hnswlib", "hnswlib").Index(space, spec.dim)
+        index = library().Index(space, spec.dim)
         index.init_index(max_elements=rows, ef_construction=200, M=16, random_seed=100)
         for batch in batches:
             index.add_items(as_float32(batch.vectors), batch.ids.astype(np.uint64), num_threads=1)

@@ -15,7 +15,19 @@ from ..dumps.ids import id_array
 from .address import Address
 from .batch import Batch
 from .files import by_id
-from .postgres_columns import add_column, before, comment, drop_column, is_not_null, stamp_of, to_new, to_old
+from .postgres_columns import (
+    add_column,
+    before,
+    comment,
+    drop_column,
+    index_of,
+    is_not_null,
+    plain,
+    stamp_of,
+    text_of,
+    to_new,
+    to_old,
+)
 from .store import Facts, Fragment, Spec, Store
 
 __all__ = ["PostgresStore"]
@@ -25,7 +37,6 @@ TEXTS = ("text", "varchar", "bpchar", "uuid")
 METRICS = {"vector_cosine_ops": "cosine", "vector_ip_ops": "dot", "vector_l2_ops": "l2"}
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "l2": "<->"}
 WIDEST = {"vector": 2000, "halfvec": 4000}
-WAIT = "5s"  # for a lock: behind a waiting rename, every query of the table would wait too
 
 
 class PostgresStore(Store):
@@ -137,7 +148,7 @@ class PostgresStore(Store):
         ours = {self.column, self.id, stamp_of(self.column)}
         stamped = stamp_of(self.column) in columns
         model = self.ask("SELECT {s} FROM {t} WHERE {s} IS NOT NULL LIMIT 1") if stamped else []
-        index = self._index()
+        index = index_of(self)
         return Facts(
             rows=self.count(),
             dim=dim,
@@ -149,18 +160,6 @@ class PostgresStore(Store):
             model=model[0][0] if model else None,
             bytes=self.ask("SELECT pg_total_relation_size(to_regclass(%s))", [self.table])[0][0],
         )
-
-    def _index(self) -> tuple[str, str, str] | None:
-        """Method, operator class and options of the valid index on the column."""
-        found = self.db.execute(
-            "SELECT am.amname, oc.opcname, COALESCE(array_to_string(c.reloptions, ', '), '') FROM pg_index i "
-            "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam "
-            "JOIN pg_opclass oc ON oc.oid = i.indclass[0] JOIN pg_attribute a ON a.attrelid = i.indrelid "
-            "AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND i.indisvalid "
-            "AND am.amname IN ('hnsw', 'ivfflat')",
-            [self.table, self.column],
-        ).fetchone()
-        return None if found is None else (found[0], found[1], found[2])
 
     # Reading
 
@@ -288,8 +287,8 @@ class PostgresStore(Store):
         old = PostgresStore(Address.parse(spec.source))
         with old:
             old.adopt(spec.owner, "source")
-            like = old._index()
-        if like is None or self._index() is not None:
+            like = index_of(old)
+        if like is None or index_of(self) is not None:
             return
         name = f"{self.table.split('.')[-1]}_{self.column}_idx"
         schema = f"{self.table.split('.')[0]}." if "." in self.table else ""
@@ -311,11 +310,11 @@ class PostgresStore(Store):
 
     def has_index(self) -> bool:
         """Where there is one on the column."""
-        return self._index() is not None
+        return index_of(self) is not None
 
     def search(self, queries: Array, k: int) -> list[list[Any]]:
         """By the database, as it plans it."""
-        index = self._index()
+        index = index_of(self)
         metric = METRICS[index[1].replace("halfvec", "vector")] if index else "cosine"
         text = "SELECT {i} FROM {t} WHERE {v} IS NOT NULL ORDER BY {v} "
         text += f"{OPERATORS[metric]} %s::{self.kind_wanted} LIMIT %s"
@@ -347,13 +346,3 @@ class PostgresStore(Store):
     def drop(self) -> None:
         """Drop the column, and what the upgrade added to the table."""
         drop_column(self)
-
-
-def plain(key: Any) -> Any:
-    """An id as JSON has it."""
-    return key if isinstance(key, int) or key is None else str(key)
-
-
-def text_of(row: Array) -> str:
-    """A vector as pgvector reads it, exact for float32."""
-    return "[" + ",".join(map(repr, row.astype(np.float32).astype(float).tolist())) + "]"

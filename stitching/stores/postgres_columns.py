@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ...aligners.errors import IncompleteError, RefusedError
+from ..dumps.arrays import Array
 from ..dumps.extras import need
 
 if TYPE_CHECKING:
     from .postgres import PostgresStore
 
-__all__ = ["add_column", "before", "comment", "drop_column", "is_not_null", "stamp_of", "to_new", "to_old"]
+__all__ = [
+    "add_column",
+    "before",
+    "comment",
+    "drop_column",
+    "index_of",
+    "is_not_null",
+    "plain",
+    "stamp_of",
+    "text_of",
+    "to_new",
+    "to_old",
+]
 
 WAIT = "5s"  # for a lock: behind a waiting rename, every query of the table would wait too
 
@@ -158,3 +173,26 @@ def drop_column(store: PostgresStore) -> None:
         for trigger, function in left:
             store.db.execute(store.sql("DROP TRIGGER {g} ON {t}", g=trigger))
             store.db.execute(store.sql("DROP FUNCTION {f}()", f=function))
+
+
+def plain(key: Any) -> Any:
+    """An id as JSON has it."""
+    return key if isinstance(key, int) or key is None else str(key)
+
+
+def text_of(row: Array) -> str:
+    """A vector as pgvector reads it, exact for float32."""
+    return "[" + ",".join(map(repr, row.astype(np.float32).astype(float).tolist())) + "]"
+
+
+def index_of(store: PostgresStore) -> tuple[str, str, str] | None:
+    """Method, operator class and options of the valid index on the column."""
+    found = store.db.execute(
+        "SELECT am.amname, oc.opcname, COALESCE(array_to_string(c.reloptions, ', '), '') FROM pg_index i "
+        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam "
+        "JOIN pg_opclass oc ON oc.oid = i.indclass[0] JOIN pg_attribute a ON a.attrelid = i.indrelid "
+        "AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass(%s) AND a.attname = %s AND i.indisvalid "
+        "AND am.amname IN ('hnsw', 'ivfflat')",
+        [store.table, store.column],
+    ).fetchone()
+    return None if found is None else (found[0], found[1], found[2])

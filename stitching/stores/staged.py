@@ -11,9 +11,10 @@ import numpy as np
 
 from ...aligners.errors import RefusedError
 from ..dumps.arrays import Array
+from ..dumps.atomic import sync_folder
 from .address import Address
 from .batch import Batch
-from .disk import aside, checksum, read_json, sync_folder, write_json
+from .disk import aside, checksum, read_json, write_json
 from .files import FileStore, by_id
 from .plain import NpyStore
 from .store import Facts, Fragment, Spec, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ...aligners.errors import RefusedError
 from ..dumps.arrays import Array
@@ -74,7 +74,7 @@ class Store(ABC):
     def close(self) -> None:  # noqa: B027 files hold nothing open
         """Let go of files and connections."""
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

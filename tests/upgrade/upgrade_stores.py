@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from upgrade_worlds import OLD, ROWS, World, write_parquet
 
 Rows = np.ndarray[Any, Any]
@@ -62,8 +63,7 @@ def usearch(world: World, here: Path) -> Case:
 
 
 def hnswlib(world: World, here: Path) -> Case:
-    import hnswlib
-
+    hnswlib = pytest.importorskip("hnswlib", reason="hnswlib comes as source and is in no extra")
     index = hnswlib.Index("ip", OLD)
     index.init_index(len(world.ids))
     index.add_items(world.old, small_ids(world))
