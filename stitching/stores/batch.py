@@ -29,6 +29,10 @@ class Batch:
     payload: Payload = None
     stamps: list[str | None] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.vectors.flags.writeable:  # as Arrow lends them; torch takes no such array
+            object.__setattr__(self, "vectors", self.vectors.copy())
+
     def __len__(self) -> int:
         return len(self.ids)
 
