@@ -242,3 +242,21 @@ def test_refusals(
     (here / "by_id.csv").write_text("id,label\n1,2\n")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
     assert message in fails(code, *(paths.get(word, word) for word in words))
+
+
+def test_every_key_is_documented(
+    suture: Run, world: Path, ab: Path, head: Path, labels: Path, model: Any, here: Path
+) -> None:
+    decoder = linear_onnx(here / "head.onnx", model.coef_, model.intercept_, "vectors", "scores")
+    encoder = linear_onnx(here / "encoder.onnx", np.eye(24), np.zeros(24), "rows", "embedding")
+    doc = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    for words in (
+        ("stitch", encoder, ab, decoder, "-o", "whole.onnx"),
+        ("fold", ab, head, "-o", "new.safetensors"),
+        ("export", ab, "-o", "map.npz"),
+        ("evaluate-head", ab, head, world / "gallery.a.npy", "--labels", labels),
+    ):
+        section = doc.split(f"## suture {words[0]}\n")[1].split("## ")[0]
+        firsts = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        keys = {word.strip(" `") for cell in firsts for word in cell.split(",")}
+        assert set(suture(*words, "--json").json) == keys

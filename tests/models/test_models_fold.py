@@ -289,7 +289,7 @@ def test_a_head_says_which_directions_matter() -> None:
         def solve(self, moments: Any) -> Affine:
             return Affine(torch.from_numpy(np.diag([1.0, *[10.0] * 5])) @ spoilt[self.keep], moments.mean_y * 0)
 
-    seen, unseen = Kept(), Kept("unseen")
+    seen, unseen = Kept(), Kept(keep="unseen")
     survey = Survey.of(Pairs.of(x, y))
     head = Head.of(torch.tensor([[0.0] * 6, [5.0] + [0.0] * 5], dtype=torch.float64))
     judge, neighbours = HeadJudge(survey, head), NeighbourJudge(survey)
