@@ -34,8 +34,9 @@ endif
 demo: .venv/.ready
 	$(BIN)/suture demo
 
+# A process a core, each with one thread: tests are many and small. A file's tests share what they fitted.
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # mypy reads an installed copy, because the checkout's folder need not be called suture. `build` goes first: a stale
 # build/lib ships modules that were deleted long ago.
