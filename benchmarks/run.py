@@ -1,4 +1,4 @@
-"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [--data DIR] [--quick]`.
+"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [seeds] [--data DIR] [--quick]`.
 
 Each writes `benchmarks/results/NAME.md`, a table with the command that made it, and figures beside it.
 """
@@ -6,11 +6,13 @@ Each writes `benchmarks/results/NAME.md`, a table with the command that made it,
 import argparse
 from pathlib import Path
 
+import seeds
+
 import quality
 import speed
 
-CASES = {"speed": speed.run, "quality": quality.run}
-NEEDS_DATA = {"quality"}
+CASES = {"speed": speed.run, "quality": quality.run, "seeds": seeds.run}
+NEEDS_DATA = {"quality", "seeds"}
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from ..maps import Affine
 from ..pairs import as_keys, mix
 from ..survey import Survey, all_unit, space_of
 from .clouds import Clouds, checked_seeds, finite_rows, sampled_rows
-from .refine import EXACT, agreement, mutual_share, rank_share, refine, sharpen
+from .refine import EXACT, agreement, holds_out, mutual_share, rank_share, refine, sharpen
 
 __all__ = ["UnpairedAligner"]
 
@@ -44,11 +43,10 @@ class UnpairedAligner(Aligner):
 
     The map is kept only if there is evidence for it. With five known pairs or more: each third of them is hidden in
     its turn, and maps fitted on the others must bring half of all hidden ones near their mates. (That maps fitted with
-    the same seeds agree would prove nothing: wrong seeds lead all of them to the same wrong place.) With fewer: of
-    three maps, fitted on all rows and on two halves that share no row and know no pair, two must agree on the nearest
-    targets of the rows. A method that starts from clusters may find the way from some rows and miss it from others;
-    that two miss it and agree does not happen by chance. Where the rows of both sides are the same items, nearest
-    neighbours that are mutual for nine rows in ten are evidence too.
+    the same seeds agree would prove nothing: wrong seeds lead all of them to the same wrong place.) With fewer: two
+    maps, fitted on halves that share no row and know no pair, must agree on the nearest targets of the rows. Where the
+    rows of both sides are the same items, nearest neighbours that are mutual for nine rows in ten, and stay so by maps
+    fitted without them, are evidence too.
     """
 
     needs: ClassVar[Needs] = "no pairs"
@@ -148,22 +146,20 @@ class UnpairedAligner(Aligner):
         weight = self.solve(clouds, seed)
         mutual = mutual_share(weight, clouds)
         facts: dict[str, Any] = {"mutual_neighbours": round(mutual, 4), "agreement": None, "seeds_found": None}
-        if mutual >= EXACT:
+        if mutual >= EXACT and holds_out(weight, clouds, seed) >= EXACT:
             return weight, facts
         if len(clouds.seeds) >= FEWEST_HIDDEN:
             return weight, facts | {"seeds_found": self.found_seeds(clouds, seed)}
-        fits = [weight, *(self.solve(clouds.half(part, seed), seed + 1 + part) for part in (0, 1))]
-        agreed, one, _ = max((agreement(fits[i], fits[j], clouds, seed), -i, j) for i, j in combinations(range(3), 2))
-        facts["agreement"] = round(agreed, 4)
+        one, other = (self.solve(clouds.half(part, seed), seed + 1 + part) for part in (0, 1))
+        facts["agreement"] = agreed = round(agreement(one, other, clouds, seed), 4)
         if agreed < AGREED:
             raise RefusedError(
-                f"{self.name}: these spaces could not be aligned. Of three maps, fitted on all rows and on separate "
-                f"halves, no two agree on the nearest targets of more than {agreed:.1%} of rows ({AGREED:.0%} is "
-                f"required, unrelated spaces reach 0 to 6%), and {mutual:.0%} of rows are mutual nearest neighbours. "
-                f"{self.advice}"
+                f"{self.name}: these spaces could not be aligned. Two maps, fitted on separate halves, agree on the "
+                f"nearest targets of {agreed:.1%} of rows ({AGREED:.0%} is required; unrelated spaces: 0 to 6%), and "
+                f"{mutual:.0%} of rows are mutual nearest neighbours. {self.advice}"
             )
-        if one != 0:  # both halves have found what all rows together have missed
-            weight = self.refined(fits[-one], clouds, seed)
+        if agreement(weight, one, clouds, seed) < AGREED:  # both halves have found what all rows together have missed
+            weight = self.refined(one, clouds, seed)
             facts["mutual_neighbours"] = round(mutual_share(weight, clouds), 4)
         return weight, facts
 

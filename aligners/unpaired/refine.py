@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from .clouds import Clouds, polar
 from .csls import csls, mutual_pairs, nearest
 
-__all__ = ["EXACT", "agreement", "mutual_share", "pull", "rank_share", "refine", "sharpen"]
+__all__ = ["EXACT", "agreement", "holds_out", "mutual_share", "pull", "rank_share", "refine", "sharpen"]
 
 AGREEMENT_ROWS = 2000
 SHARP_ROWS = 5000
@@ -86,10 +86,27 @@ def mutual_share(weight: Tensor, clouds: Clouds) -> float:
     return len(mutual_pairs(csls(x, y))) / min(len(x), len(y))
 
 
+def holds_out(weight: Tensor, clouds: Clouds, seed: int) -> float:
+    """Share of the mutual neighbours by ``weight`` that stay neighbours by maps fitted on the others, five folds.
+
+    A map of p by q numbers can make any few rows mutual neighbours: all of 1,000 in 384 dims, at chance for others.
+    """
+    x, y = clouds.x[:AGREEMENT_ROWS], clouds.y
+    pairs = mutual_pairs(csls(x @ weight, y))
+    order = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))]
+    kept = 0
+    for fold in range(5):
+        out = torch.arange(len(order)) % 5 == fold
+        turned = polar((x[order[~out, 0]].T @ y[order[~out, 1]]).double()).float()
+        kept += int((nearest(normalize(x @ turned, dim=1), y, 1)[order[out, 0], 0] == order[out, 1]).sum())
+    return kept / max(1, len(order))
+
+
 def agreement(one: Tensor, other: Tensor, clouds: Clouds, seed: int) -> float:
     """Share of sampled source rows whose nearest target (CSLS) is the same by the maps ``one`` and ``other``.
 
-    Two maps that were found apart agree where they found the truth; two that found nothing agree by chance.
+    Two maps that were found apart agree where they found the truth. They must have no row in common: Gromov-Wasserstein
+    on 1,000 rows and on half of them agreed on .19 of the rows, both at chance.
     """
     g = torch.Generator().manual_seed(seed)
     x, y = (c[torch.randperm(len(c), generator=g)[:AGREEMENT_ROWS]] for c in (clouds.x, clouds.y))

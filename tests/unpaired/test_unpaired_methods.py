@@ -8,11 +8,11 @@ import torch
 from unpaired_worlds import cloud, disjoint, permuted, right, rotation
 
 from suture.aligners import ALIGNERS, Affine, RefusedError, SutureError, UnpairedAligner, UsageError
-from suture.aligners.unpaired.clouds import Clouds, checked_seeds, sampled_rows
+from suture.aligners.unpaired.clouds import Clouds, checked_seeds, polar, sampled_rows
 from suture.aligners.unpaired.csls import csls, mutual_pairs, nearest
 from suture.aligners.unpaired.graph_matching import GraphMatching, kernel, matched
 from suture.aligners.unpaired.mini_vec2vec import MiniVec2Vec
-from suture.aligners.unpaired.refine import refine
+from suture.aligners.unpaired.refine import holds_out, mutual_share, refine
 from suture.aligners.unpaired.seeded import Seeded, signatures
 from suture.aligners.unpaired.vecmap import VecMap, sorted_similarities
 
@@ -145,6 +145,17 @@ def test_a_few_wrong_seeds_among_many_are_borne_and_counted() -> None:
     alignment = Seeded().fit_unpaired(x, y, seeds=some)
     assert 0.6 <= alignment.provenance["seeds_found"] <= 0.9
     assert right(alignment.translate()(held_x), held_y) > 0.5
+
+
+def test_rows_that_are_hardly_more_than_dims_are_no_evidence() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(150, 300, generator=g), torch.randn(150, 300, generator=g)
+    clouds = Clouds.of(x, y, SEEDS[:0])
+    memorised = polar(clouds.x.T @ clouds.y)
+    assert mutual_share(memorised, clouds) > 0.9
+    assert holds_out(memorised, clouds, 0) < 0.2
+    true = Clouds.of(*permuted(150, 64)[:2], SEEDS[:0])
+    assert holds_out(rotation(64, 1).float(), true, 0) > 0.99
 
 
 def test_halves_have_nothing_in_common() -> None:
