@@ -23,6 +23,11 @@ from .linear.subspace import Subspace
 from .linear.whitening import Whitening
 from .maps import Affine, Chain, Identity, Map, Normalize
 from .moments import Moments
+from .multiway.base import MultiwayAligner
+from .multiway.binding import Bind
+from .multiway.extend import add_space
+from .multiway.gcca import GCCA
+from .multiway.procrustes import GeneralisedProcrustes, SharedResponse
 from .nonlinear.distill import Distill
 from .nonlinear.landmark import LandmarkKernel
 from .nonlinear.local import Local
@@ -69,20 +74,27 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "wasserstein-procrustes": WassersteinProcrustes,
     "graph-matching": GraphMatching,
     "assignment": AssignmentPrediction,
+    "gpa": GeneralisedProcrustes,
+    "gcca": GCCA,
+    "srm": SharedResponse,
+    "bind": Bind,
 }
 
 __all__ = [
     "ALIGNERS",
     "CCA",
+    "GCCA",
     "MLP",
     "PLS",
     "Affine",
     "Aligner",
     "Alignment",
     "AssignmentPrediction",
+    "Bind",
     "Chain",
     "Distill",
     "DistillMLP",
+    "GeneralisedProcrustes",
     "GraphMatching",
     "GromovWasserstein",
     "Identity",
@@ -96,6 +108,7 @@ __all__ = [
     "MeanShift",
     "MiniVec2Vec",
     "Moments",
+    "MultiwayAligner",
     "Normalize",
     "Pairs",
     "Procrustes",
@@ -107,6 +120,7 @@ __all__ = [
     "Ridge",
     "RotationRidge",
     "Seeded",
+    "SharedResponse",
     "Space",
     "Subspace",
     "Survey",
@@ -116,6 +130,7 @@ __all__ = [
     "VecMap",
     "WassersteinProcrustes",
     "Whitening",
+    "add_space",
     "load",
     "save_alignment",
 ]

@@ -96,6 +96,17 @@ class Alignment:
             return Identity(there.source_dim)
         return there >> (self.back[b] if b in self.back else into.inverse())
 
+    def between(self, a: str, b: str) -> Alignment:
+        """The alignment of ``a`` (its source) and ``b`` (its target) alone, by `translate`."""
+        mapping = self.translate(a, b)
+        spaces = {side: self.spaces[n] for side, n in (("source", a), ("target", b)) if n in self.spaces}
+        facts = {
+            "method": self.provenance.get("method"),
+            "of": {"source": a, "target": b},
+            "parts": [{**self.provenance}],
+        }
+        return replace(Alignment.one_sided(mapping), spaces=spaces, provenance=facts)
+
     def translates(self, a: str, b: str) -> bool:
         """Whether `translate` from ``a`` to ``b`` has an answer."""
         try:

@@ -6,9 +6,8 @@ Each writes `benchmarks/results/NAME.md`, a table with the command that made it,
 import argparse
 from pathlib import Path
 
-import seeds
-
 import quality
+import seeds
 import speed
 
 CASES = {"speed": speed.run, "quality": quality.run, "seeds": seeds.run}

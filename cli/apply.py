@@ -17,7 +17,7 @@ def apply(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file made by suture.")],
     dump: Annotated[str, typer.Argument(metavar="DUMP", help="The dump to map: PATH or PATH::key.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write; its suffix is its format.")],
-    side: Annotated[str, typer.Option(help="Whose rows these are: source or target.")] = "source",
+    side: Annotated[str, typer.Option(help="Whose rows these are: source, target, or a space of many.")] = "source",
     dtype: Annotated[
         Literal["float16", "float32", "float64"] | None, typer.Option(help="Of the output; by default the dump's own.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .many import fit_spaces, is_multiway
 from .match import Seeds, Unpaired, fit_without_pairs
 from .options import (
     BadRowsOption,
@@ -36,6 +37,10 @@ def fit(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Dump of the source space: PATH or PATH::key.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Dump of the same items in the target space.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The map file to write (.safetensors).")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MORE]...", help="Dumps of further spaces: --method gpa, gcca, srm, bind."),
+    ] = None,
     method: Annotated[str, typer.Option(help="A name from `suture methods`, or auto: the best out of fold.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
     family: Annotated[Literal["affine", "any"], typer.Option(help="What auto compares.")] = "affine",
@@ -63,7 +68,11 @@ def fit(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Fit a map of SOURCE into TARGET's space, choose it on held-out rows, and say how good it is."""
+    """Fit a map of SOURCE into TARGET's space, choose it on held-out rows, and say how good it is.
+
+    Of more than two dumps (NAME=PATH, or PATH and its stem is the name) every space gets a map into a shared one;
+    `suture pick` takes any two of them out of the file.
+    """
     from ..aligners import Survey, save_alignment
     from ..aligners.aligner import needed_blocks
     from ..aligners.audit import PROBE
@@ -85,6 +94,23 @@ def fit(
         raise UsageError("--set goes with one --method, not with auto.")
     if head is not None and queries is not None:
         raise UsageError("--head and --queries are two ways to choose; give one.")
+    if more or is_multiway(method):
+        if unpaired or seeds or pairs or groups or weights or head or any(labels):
+            raise UsageError("Many spaces are joined by ids or by row; they go without --pairs, --groups and the like.")
+        fit_spaces(
+            (source, target, *(more or ())),
+            out,
+            method=method,
+            settings=set_ or [],
+            columns=(column, ids, id_column),
+            by_row=by_row,
+            policy=bad_rows,
+            canaries=canaries,
+            seed=seed,
+            overwrite=overwrite,
+            json=json,
+        )
+        return
     without_pairs = unpaired or seeds is not None
     if without_pairs and (by_row or pairs or groups or weights or head or any(labels)):
         raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups, --weights, --head and labels.")

@@ -16,6 +16,7 @@ from .evaluate_head import evaluate_head
 from .fit import fit
 from .gallery.group import gallery
 from .inspect import inspect
+from .many import extend, pick
 from .match import match
 from .methods import methods
 from .stitch import export, fold, stitch
@@ -40,6 +41,8 @@ for command in (
     inspect,
     compose,
     invert,
+    pick,
+    extend,
     stitch,
     fold,
     export,

@@ -42,7 +42,9 @@ def match(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .csv, .jsonl or .parquet.")],
     seeds: Seeds = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="A map file made by suture fit.")] = None,
-    method: Annotated[str, typer.Option(help="Unpaired method; auto: seeded with --seeds, else vecmap.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="Unpaired method; auto: seeded with --seeds, else vecmap, then mini-vec2vec.")
+    ] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
     one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Each target once at most (Hungarian).")] = False,
     column: Column = None,
@@ -121,17 +123,28 @@ def aligned(
     *,
     canaries: bool,
 ) -> Alignment:
-    """The alignment by an unpaired method. Raises `UsageError` for a method that needs pairs."""
+    """The alignment by an unpaired method; auto is the first for which there is evidence.
+
+    Raises `UsageError` for a method that needs pairs, `RefusedError` where there is no evidence.
+    """
     from ..aligners.errors import UsageError
-    from ..aligners.unpaired.base import UnpairedAligner
+    from ..aligners.unpaired.base import NoEvidenceError, UnpairedAligner
     from ..stitching.match import fit_unpaired
     from .settings import build_aligner
 
-    name = method if method != "auto" else ("seeded" if known is not None else "vecmap")
-    aligner = build_aligner(name, settings)
-    if not isinstance(aligner, UnpairedAligner):
-        raise UsageError(f"--method {name} is fitted on pairs; without them there are {', '.join(unpaired_methods())}.")
-    return fit_unpaired(aligner, *dumps, seeds=known, seed=seed, bad_rows=policy, canaries=canaries)
+    names = [method] if method != "auto" else ["seeded"] if known is not None else ["vecmap", "mini-vec2vec"]
+    refusals = []
+    for name in names:
+        aligner = build_aligner(name, settings)
+        if not isinstance(aligner, UnpairedAligner):
+            raise UsageError(
+                f"--method {name} is fitted on pairs; without them there are {', '.join(unpaired_methods())}."
+            )
+        try:
+            return fit_unpaired(aligner, *dumps, seeds=known, seed=seed, bad_rows=policy, canaries=canaries)
+        except NoEvidenceError as error:
+            refusals.append(str(error))
+    raise NoEvidenceError(" ".join(refusals))
 
 
 def unpaired_methods() -> list[str]:

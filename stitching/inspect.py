@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..aligners.file import load
-from ..aligners.maps import Affine
+from ..aligners.maps import Affine, Identity
 from .dumps import Dump, find_bad
 from .dumps.badrows import REASONS
 
@@ -59,15 +59,16 @@ def spread(square: float, mean: float | None, rows: int) -> float | None:
 def describe_map(path: str | Path) -> dict[str, Any]:
     """Kind, dims, sides and provenance of the map file at ``path``."""
     alignment = load(path)
-    through = alignment.translate() if alignment.translates("source", "target") else None
+    two = {"source", "target"} <= set(alignment.sides)
+    through = alignment.translate() if two and alignment.translates("source", "target") else None
     return {
         "kind": "map",
         "name": str(path),
         "maps": {name: m.kind for name, m in alignment.maps.items()},
-        "source_dim": alignment.map_of("source").source_dim,
-        "target_dim": alignment.map_of("target").source_dim,
+        "source_dim": alignment.map_of("source").source_dim if two else None,
+        "target_dim": alignment.map_of("target").source_dim if two else None,
         "shared_dim": alignment.shared_dim,
-        "affine": isinstance(through, Affine),
+        "affine": all(isinstance(m, Affine | Identity) for m in ([through] if two else alignment.maps.values())),
         "orthogonal_deviation": through.deviation() if isinstance(through, Affine) else None,
         "spaces": {
             name: {

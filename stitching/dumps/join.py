@@ -13,17 +13,18 @@ from ...aligners.errors import RefusedError
 from .arrays import BLOCK, Array, Rows
 from .ids import IdColumn
 
-__all__ = ["Join", "RowPairs"]
+__all__ = ["Join", "RowPairs", "RowTable"]
 
 SHOWN = 5
 
 
-class RowPairs:
-    """Pairs of row numbers `(n, 2)` in a temporary file, in the order of the source rows; removed with the object."""
+class RowTable:
+    """A table of row numbers `(n, width)` in a temporary file, which is removed with the object."""
 
-    def __init__(self, chunks: Iterator[Rows]) -> None:
+    def __init__(self, chunks: Iterator[Rows], width: int) -> None:
         self.rows = 0
-        with tempfile.NamedTemporaryFile(prefix="suture-", suffix=".pairs", delete=False) as file:
+        self._width = width
+        with tempfile.NamedTemporaryFile(prefix="suture-", suffix=".rows", delete=False) as file:
             self._path = Path(file.name)
             weakref.finalize(self, self._path.unlink, missing_ok=True)
             for chunk in chunks:
@@ -31,10 +32,17 @@ class RowPairs:
                 self.rows += len(chunk)
 
     def blocks(self, size: int) -> Iterator[Rows]:
-        """Arrays `(m, 2)` of source row and target row."""
+        """Arrays `(m, width)`."""
         with self._path.open("rb") as file:
-            while chunk := file.read(size * 16):
-                yield np.frombuffer(chunk, np.int64).reshape(-1, 2)
+            while chunk := file.read(size * 8 * self._width):
+                yield np.frombuffer(chunk, np.int64).reshape(-1, self._width)
+
+
+class RowPairs(RowTable):
+    """Pairs of source row and target row `(n, 2)`, in the order of the source rows."""
+
+    def __init__(self, chunks: Iterator[Rows]) -> None:
+        super().__init__(chunks, 2)
 
 
 class Join:
@@ -90,8 +98,15 @@ class Join:
 
     def pairs(self, sql: str) -> RowPairs:
         """The `(source row, target row)` that a query yields."""
+        return RowPairs(self._chunks(sql))
+
+    def table(self, sql: str, width: int) -> RowTable:
+        """The row numbers, `width` in a line, that a query yields."""
+        return RowTable(self._chunks(sql), width)
+
+    def _chunks(self, sql: str) -> Iterator[Rows]:
         cursor = self._db.execute(sql)
-        return RowPairs(np.array(chunk, np.int64) for chunk in iter(lambda: cursor.fetchmany(BLOCK), []))
+        return (np.array(chunk, np.int64) for chunk in iter(lambda: cursor.fetchmany(BLOCK), []))
 
 
 def storable(ids: Array) -> list[Any]:
