@@ -1,4 +1,4 @@
-"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [seeds] [--data DIR] [--quick]`.
+"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [seeds] [stitching] [--data DIR]`.
 
 Each writes `benchmarks/results/NAME.md`, a table with the command that made it, and figures beside it.
 """
@@ -9,8 +9,9 @@ from pathlib import Path
 import quality
 import seeds
 import speed
+from stitching.run import run as stitching
 
-CASES = {"speed": speed.run, "quality": quality.run, "seeds": seeds.run}
+CASES = {"speed": speed.run, "quality": quality.run, "seeds": seeds.run, "stitching": stitching}
 NEEDS_DATA = {"quality", "seeds"}
 
 

@@ -137,5 +137,6 @@ def export(
     if json:
         print_json(done)
         return
-    say(f"{done['kind']} map, {done['source_dim']} -> {done['target_dim']} dims, differs by {done['difference']:.1e}.")
+    dims = f"{done['source_dim']} -> {done['target_dim']} dims"
+    say(f"{done['kind']} map of {dims}, equal to the map on a probe to 1e-4.")
     say(f"-> {done['path']}", style="bold")

@@ -1,4 +1,4 @@
-"""What the README shows is run here, in order, in one folder; its output must be what the README prints."""
+"""What the README and the guides show is run here, in order, in one folder; what comes out must be what they print."""
 
 import re
 import shlex
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```(console|python|output)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/stitching.md")
+BLOCK = re.compile(r"```(console|python|output)\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"-?\d*\.\d+|-?\d+")
 
 
@@ -24,7 +25,7 @@ def assert_alike(came: str, shown: str) -> None:
     came, shown = (re.sub(r"in \d+\.\d s", "in N s", " ".join(text.split())) for text in (came, shown))
     assert NUMBER.sub("#", came) == NUMBER.sub("#", shown)
     for a, b in zip(NUMBER.findall(came), NUMBER.findall(shown), strict=True):
-        assert float(a) == pytest.approx(float(b), abs=0.011), f"{a} came, README shows {b}"
+        assert float(a) == pytest.approx(float(b), abs=0.011), f"{a} came, the page shows {b}"
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -33,12 +34,14 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_the_readme_is_true(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_are_true(page: str, tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     suture = str(Path(sys.executable).parent / "suture")
     printed = ""
-    kinds = [kind for kind, _ in BLOCKS]
+    kinds = [kind for kind, _ in blocks]
     assert {"console", "python", "output"} <= set(kinds)
-    for kind, text in BLOCKS:
+    for kind, text in blocks:
         if kind == "console":
             for command, shown in shell(text):
                 words = shlex.split(command)

