@@ -6,12 +6,19 @@ Each writes `benchmarks/results/NAME.md`, a table with the command that made it,
 import argparse
 from pathlib import Path
 
+import intervals
 import quality
 import seeds
 import speed
 from stitching.run import run as stitching
 
-CASES = {"speed": speed.run, "quality": quality.run, "seeds": seeds.run, "stitching": stitching}
+CASES = {
+    "speed": speed.run,
+    "quality": quality.run,
+    "seeds": seeds.run,
+    "stitching": stitching,
+    "intervals": intervals.run,
+}
 NEEDS_DATA = {"quality", "seeds"}
 
 

@@ -93,7 +93,8 @@ class Ranking:
 
         ``rows`` ascend. ``scores`` are overwritten. Every query must be given every row.
         """
-        if not len(rows):
+        if not len(rows) or not len(scores):
+            self._rows += len(rows) * (first == 0)
             return
         if self._above is not None:
             self._count_above(scores, rows, first)
@@ -106,9 +107,12 @@ class Ranking:
         if first == 0:
             self._rows += len(rows)
         mine = self._keys[first : first + len(scores)]
-        self._keys[first : first + len(scores)] = (
-            torch.cat([mine, _best(scores, rows, self._k)], dim=1).topk(self._k, dim=1).values
-        )
+        # Deep in a gallery few rows of a block still count: a look for them is cheaper than many of the block's best.
+        last = (mine[:, -1:] + (1 << 40) - 1) >> 40
+        wanted = min(self._k, int((scores >= last).sum(1).max()))
+        if wanted:
+            keys = torch.cat([mine, _best(scores, rows, wanted)], dim=1)
+            self._keys[first : first + len(scores)] = keys.topk(self._k, dim=1).values
 
     def __add__(self, other: Ranking) -> Ranking:
         both = Ranking(len(self._keys), self._k, query=self._query, row=self._row, limits=self._limits)

@@ -26,6 +26,7 @@ from ..evaluate import Track
 
 __all__ = ["Maps", "expansion", "fit_maps"]
 
+STRENGTHS = (10.0, 1.0, 0.1)
 ANCHORS = 2000  # pairs by which the error of a gallery row is predicted
 
 
@@ -67,7 +68,8 @@ def fit_maps(pairs: PairStream, aligners: Sequence[Aligner] | None = None, *, se
     alignment = choose_and_fit(survey, tried, track=track)
     back = reversed_survey(survey)
     judge = NeighbourJudge(back)
-    ways: list[Aligner] = [a for kind in (Procrustes(), RotationRidge(), Ridge()) for a in kind.variants(back)]
+    ways: list[Aligner] = [Procrustes(), *(RotationRidge(strength=s) for s in STRENGTHS), Ridge()]
+    ways = [v for way in ways for v in way.variants(back)]
     scores = [float(judge(a)["overlap@10"].mean()) for a in track(ways, "comparing bridges")]
     way = ways[scores.index(max(scores))]
     alignment = replace(alignment, back={**alignment.back, "source": way.align(back).translate()})

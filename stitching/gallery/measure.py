@@ -34,7 +34,8 @@ class Measured:
     """Per-query metrics ``(m,)`` of each strategy, of each gallery size and of each backfilled share.
 
     ``k``: the k of overlap@k, None without it. ``metric``: what is judged by. ``base``: the strategy that recalls and
-    that fills what is not yet re-embedded. ``score`` ``(m, 10)`` of the first ten by strategy.
+    that fills what is not yet re-embedded, ``order`` by which rule and with what. ``score`` ``(m, 10)`` of the
+    first ten by strategy.
     """
 
     inputs: Inputs
@@ -48,6 +49,7 @@ class Measured:
     distinct: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     base: str = ""
+    order: tuple[str, str] = ("", "")
 
     @property
     def metric(self) -> str:
@@ -69,17 +71,28 @@ class Measured:
 
 
 def measure(
-    systems: Systems, *, traffic: Tensor | None, smaller: bool = True, seed: int, progress: Progress
+    systems: Systems,
+    *,
+    traffic: Tensor | None,
+    smaller: bool = True,
+    like: Measured | None = None,
+    seed: int,
+    progress: Progress,
 ) -> Measured:
     """Measure all that the inputs allow. Memory is a few blocks and, for each query, the best 200 rows a strategy.
 
-    ``smaller``: measure cut and quantised rows too.
+    ``smaller``: measure cut and quantised rows too. ``like``: what was chosen there (weights, what recalls, the order
+    to fill up in) is kept, as it would serve other queries.
     """
+    jobs: list[tuple[System, int, Segments | None]]
     inputs = systems.inputs
     count = inputs.gallery.count
     pool = inputs.pool
-    with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
-        chosen = mixing(systems, seed=seed, advance=advance)
+    if like is None:
+        with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
+            chosen = mixing(systems, seed=seed, advance=advance)
+    else:
+        chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
     out = Measured(inputs, chosen, None if pool is None else pool.neighbours, missing=dict(systems.missing))
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
@@ -89,12 +102,12 @@ def measure(
         made["re-embed"] = oracle
     size = size_segments(count, seed)
     with progress(count, "ranking") as advance:
-        jobs = [
-            (system, DEPTH, size) if name in (*BASES, "re-embed") else (system, max(10, out.k or 10), None)
-            for name, system in made.items()
-        ]
-        ranked = dict(zip(made, scan(inputs, systems.views, jobs, advance), strict=True))
-    wholes = {name: total(parts).result() for name, parts in ranked.items()}
+        curved = [name for name in made if name in (*BASES, "re-embed")] if size.number > 1 else []
+        depths = {name: DEPTH if name in (*BASES, "re-embed") else max(10, out.k or 10) for name in made}
+        jobs = [(system, depths[name], None) for name, system in made.items()]
+        jobs += [(made[name], 10, size) for name in curved]
+        ranked = scan(inputs, systems.views, jobs, advance)
+    wholes = {name: parts[0].result() for name, parts in zip(made, ranked, strict=False)}
     truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
     for name, found in wholes.items():
         if name == "re-embed" and not inputs.full_pool:
@@ -102,13 +115,13 @@ def measure(
         out.metrics[name] = out.of(found.top, found.rank, truth)
         out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
     bases = [name for name in BASES if name in out.metrics]
-    out.base = max(bases, key=lambda name: float(out.judged(name).nanmean()))
-    size_curve(out, ranked, size, [*bases, "re-embed"])
+    out.base = max(bases, key=lambda name: float(out.judged(name).nanmean())) if like is None else like.base
+    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=True)), size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
             add(out, f"cascade@{depth}", cascaded, truth)
         with progress(2 * count, "filling up") as advance:
-            backfills(systems, out, made, truth, traffic, seed, advance)
+            backfills(systems, out, made, truth, traffic, None if like is None else like.order, seed, advance)
     else:
         reason = systems.missing["re-embed"]
         out.missing |= dict.fromkeys(("cascade", "backfill"), reason)
@@ -140,11 +153,11 @@ def size_segments(count: int, seed: int) -> Segments:
     return Segments(torch.searchsorted(torch.tensor(levels[:-1]), place, right=True), len(levels))
 
 
-def size_curve(out: Measured, ranked: dict[str, list[Ranking]], size: Segments, names: list[str]) -> None:
+def size_curve(out: Measured, ranked: dict[str, list[Ranking]], size: Segments) -> None:
     """Metrics at each size; a right answer that was not drawn is ranked among those that were."""
-    for level in range(1, size.number + 1):
+    for level in range(1, size.number + 1) if ranked else ():
         rows = int((size.of < level).sum())
-        found = {name: total(ranked[name][:level]).result() for name in names if name in ranked}
+        found = {name: total(parts[:level]).result() for name, parts in ranked.items()}
         truth = Truth.of(found["re-embed"], out.inputs.pool, 10) if out.inputs.full_pool and out.inputs.pool else None
         out.sizes[rows] = {
             name: out.of(each.top, each.rank, truth)
@@ -159,29 +172,30 @@ def backfills(
     made: dict[str, System],
     truth: Truth | None,
     traffic: Tensor | None,
+    order: tuple[str, str] | None,
     seed: int,
     advance: Advance,
 ) -> None:
     """The curve of every order and base, and ``backfill@p`` by the order with the largest area."""
     inputs = systems.inputs
     ways = {
-        order: segments_of(priority)
-        for order, priority in orders(inputs, systems.maps, systems.views, traffic, seed, advance).items()
+        name: segments_of(priority)
+        for name, priority in orders(inputs, systems.maps, systems.views, traffic, seed, advance).items()
     }
     bases = [out.base, "expanded"] if out.base != "expanded" else ["expanded"]
     jobs = [(made[name], 10, way) for way in ways.values() for name in (*bases, "re-embed")]
     rankings = iter(scan(inputs, systems.views, jobs, advance))
     points: dict[tuple[str, str], dict[float, Filled]] = {}
-    for order, way in ways.items():
+    for rule, way in ways.items():
         *olds, new = [next(rankings) for _ in range(len(bases) + 1)]
         for name, old in zip(bases, olds, strict=True):
-            points[order, name] = {p: filled(inputs, way, old, new, i) for i, p in enumerate(LEVELS)}
+            points[rule, name] = {p: filled(inputs, way, old, new, i) for i, p in enumerate(LEVELS)}
     for key, levels in points.items():
         out.curve[key] = {p: out.of(each.top, each.rank, truth) for p, each in levels.items()}
-    best = max(out.curve, key=lambda key: area(out, key))
+    out.order = order or max(out.curve, key=lambda key: area(out, key))
     for p in (0.1, 0.25, 0.5):
         name = f"backfill@{p:.0%}".rstrip("%")
-        out.metrics[name], out.top[name] = out.curve[best][p], points[best][p].top
+        out.metrics[name], out.top[name] = out.curve[out.order][p], points[out.order][p].top
         out.distinct[name] = round(p * inputs.gallery.count)
 
 

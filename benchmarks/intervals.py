@@ -1,0 +1,185 @@
+"""Whether the intervals of `suture gallery estimate` are honest: how often they hold what they should.
+
+300 or 400 queries make the estimate; its interval, widened by sqrt(1 + n_est / n_test) to a prediction, should hold the
+mean of other queries. Simulated worlds: each has its own encoders, gallery, pairs and queries, 1,700 others; these
+worlds are independent. Real pairs (`--data DIR`, see quality.py): both directions, 1,200 others. These are resamples of
+one corpus, not independent, and so counted apart.
+
+Three budgets of pairs each; weights, recall and order of backfill are chosen on the queries of the estimate alone, and
+kept for the others.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import permutations
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture.aligners import Pairs, RotationRidge
+from suture.aligners.measures.bootstrap import Bootstrap
+from suture.stitching.gallery.inputs import Gallery, Inputs, Pool, Queries
+from suture.stitching.gallery.maps import fit_maps
+from suture.stitching.gallery.measure import measure
+from suture.stitching.gallery.systems import Systems
+from suture.stitching.gallery.table import LEVEL
+from suture.stitching.gallery.verdict import ORDER
+
+import results
+
+SEEDS = 10
+SIMULATED = (100, 300, 1_000)
+REAL = (500, 2_000, 8_000)
+ESTIMATED = 300
+GALLERY = 2_000
+POPULATION = 2_000
+ROWS = 3_000
+ASKED = 1_600  # real queries
+
+
+@dataclass
+class Upgrade:
+    """Old and new rows of a gallery, pairs and queries; the gallery row that each query is after."""
+
+    what: str
+    gallery: tuple[Tensor, Tensor]
+    pairs: tuple[Tensor, Tensor]
+    queries: tuple[Tensor, Tensor]
+    right: Tensor
+    estimated: int
+
+    def inputs(self, some: Tensor) -> Inputs:
+        """Everything, with some of the queries."""
+        old, new = self.gallery
+
+        def blocks() -> Iterator[Tensor]:
+            return iter(torch.split(old, 8192))
+
+        gallery = Gallery(blocks, lambda rows: old[rows], len(old), old.shape[1], self.what)
+        pool = Pool(torch.ones(len(new)), lambda rows: new[rows], new.shape[1])
+        queries = Queries(self.queries[1][some], self.queries[0][some], None, None, "queries")
+        pairs = Pairs.of(*self.pairs)
+        return Inputs(gallery, pool, queries, torch.arange(len(some)), self.right[some], pairs, "gallery", ())
+
+
+def unit(rows: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def simulated(seed: int, pairs: int) -> Upgrade:
+    """Two linear encoders of one latent space, each with noise of its own; ten groups of items lie closer together."""
+    draw = torch.Generator().manual_seed(1000 * seed + pairs)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    noise = [0.3 + 0.4 * float(torch.rand((), generator=draw)) for _ in range(2)]
+    matrices = normal(24, 40), normal(24, 56)
+    centres = 0.7 * normal(10, 24)
+
+    def items(n: int) -> Tensor:
+        return normal(n, 24) + centres[torch.randint(10, (n,), generator=draw)]
+
+    def seen(latent: Tensor) -> tuple[Tensor, Tensor]:
+        old, new = (unit((latent + s * normal(*latent.shape)) @ m) for s, m in zip(noise, matrices, strict=True))
+        return old, new
+
+    latent = items(GALLERY)
+    right = torch.randint(GALLERY, (POPULATION,), generator=draw)
+    asked = latent[right] + 0.5 * normal(POPULATION, 24)
+    return Upgrade(f"simulated, {pairs} pairs", seen(latent), seen(items(pairs)), seen(asked), right, ESTIMATED)
+
+
+def real(folder: Path, old: str, new: str, seed: int, pairs: int) -> Upgrade:
+    """Two real encoders: 1,600 queries, 3,000 gallery rows with their answers, and pairs, drawn by the seed."""
+    rng = np.random.default_rng(seed)
+
+    def rows(part: str, some: Any) -> tuple[Tensor, Tensor]:
+        a, b = (torch.from_numpy(np.load(folder / e / f"{part}.npy", mmap_mode="r")[some]).float() for e in (old, new))
+        return a, b
+
+    right = np.load(folder / "query_target.npy")
+    order = rng.permutation(len(right))[:ASKED]
+    right = right[order]
+    others = np.setdiff1d(np.arange(len(np.load(folder / old / "gallery.npy", mmap_mode="r"))), right)
+    kept = np.sort(np.concatenate([np.unique(right), rng.permutation(others)[: ROWS - len(np.unique(right))]]))
+    fitted = np.sort(rng.permutation(len(np.load(folder / old / "fit.npy", mmap_mode="r")))[:pairs])
+    answers = torch.from_numpy(np.searchsorted(kept, right))
+    what = f"{old} -> {new}, {pairs} pairs"
+    return Upgrade(what, rows("gallery", kept), rows("fit", fitted), rows("query", order), answers, 400)
+
+
+def covered(upgrade: Upgrade) -> dict[str, tuple[bool, bool]]:
+    """For each strategy whether its mean, and its difference to staying, lie where the estimate says."""
+
+    def quiet(total: int, what: str) -> Any:
+        return nullcontext(lambda rows: None)
+
+    n = upgrade.estimated
+    here = upgrade.inputs(torch.arange(n))
+    there = upgrade.inputs(torch.arange(n, len(upgrade.right)))
+    maps = fit_maps(here.pairs, [RotationRidge(strength=1.0)], track=lambda items, what: items)
+    found = measure(Systems(here, maps), traffic=None, smaller=False, seed=0, progress=quiet)
+    later = measure(Systems(there, maps), traffic=None, smaller=False, like=found, seed=0, progress=quiet)
+    names = [name for name in ORDER if name in found.metrics]
+    boot = Bootstrap({name: found.judged(name) for name in names})
+    truth = {name: float(later.judged(name).nanmean()) for name in names}
+    wider = sqrt(1 + n / (len(upgrade.right) - n))
+    out = {}
+    for name in names:
+        pairs = [(boot.mean(name, LEVEL), truth[name])]
+        if name != "stay":
+            pairs.append((boot.difference(name, "stay", LEVEL), truth[name] - truth["stay"]))
+        inside = [
+            i.estimate - (i.estimate - i.low) * wider <= value <= i.estimate + (i.high - i.estimate) * wider
+            for i, value in pairs
+        ]
+        out[name] = (inside[0], inside[-1])
+    return out
+
+
+def upgrades(data: Path | None, *, quick: bool) -> Iterator[tuple[str, Upgrade]]:
+    """All of them, simulated first."""
+    for seed in range(2 if quick else SEEDS):
+        for pairs in SIMULATED:
+            yield "simulated", simulated(seed, pairs)
+    folders = [] if data is None else sorted(path.parent for path in data.glob("*/query_target.npy"))
+    for folder in folders:
+        encoders = sorted(path.parent.name for path in folder.glob("*/fit.npy"))
+        for old, new in permutations(encoders, 2):
+            for seed in range(1 if quick else SEEDS):
+                for pairs in REAL:
+                    yield "real", real(folder, old, new, seed, pairs)
+
+
+def run(data: Path | None, *, quick: bool) -> None:
+    """Count how often the intervals hold what they should, by strategy."""
+    seen: dict[str, list[dict[str, tuple[bool, bool]]]] = {"simulated": [], "real": []}
+    for kind, upgrade in upgrades(data, quick=quick):
+        seen[kind].append(covered(upgrade))
+        print(kind, upgrade.what, len(seen[kind]), flush=True)
+    table = []
+    for name in ORDER:
+        cells = []
+        for kind in ("simulated", "real"):
+            for which in (0, 1):
+                inside = [c[name][which] for c in seen[kind] if name in c]
+                blank = not inside or (name == "stay" and which)
+                cells.append("-" if blank else f"{np.mean(inside):.0%}")
+        both = [c[name][0] for found in seen.values() for c in found if name in c]
+        table.append([name, *cells, f"{np.mean(both):.0%}"])
+    columns = ("strategy", "simulated: mean", "difference", "real: mean", "difference", "all: mean")
+    counts = f"{len(seen['simulated'])} simulated worlds, {len(seen['real'])} real resamples"
+    noise = 1.645 * sqrt(0.9 * 0.1 / max(1, sum(map(len, seen.values()))))
+    results.write(
+        "intervals",
+        f"How often 90 % intervals hold what they should: {counts}. With so many cases an honest 90 % comes out within "
+        f"{noise:.1%} of it nine times in ten.",
+        (__doc__ or "").split("\n\n", 1)[1].strip(),
+        results.markdown(columns, table),
+    )
