@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options import GalleryIds, Ids, Json, Overwrite, Seed, check_map_output, check_output, open_dumps, open_one
+from ..options import (
+    GalleryIds,
+    Ids,
+    Json,
+    Overwrite,
+    Seed,
+    Unfamiliar,
+    check_map_output,
+    check_output,
+    open_dumps,
+    open_one,
+)
 
 __all__ = ["estimate", "show"]
 
@@ -48,6 +59,7 @@ def estimate(
     price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
     method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    unfamiliar: Unfamiliar = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -99,6 +111,7 @@ def estimate(
         gated=strategy,
         price=price,
         smaller=variants,
+        familiar=not unfamiliar,
         query_texts=None if query_texts is None or queries is None else texts_of(query_texts, queries),
         gallery_texts=None if gallery_texts is None else texts_of(gallery_texts, gallery),
         itemsize=gallery.dtype.itemsize,
@@ -148,7 +161,7 @@ def show(result: dict[str, Any]) -> None:
 
     metric = result["metric"]
     overlap = [m for s in result["strategies"] for m in s["metrics"] or () if m.startswith("overlap@")][:1]
-    columns = dict.fromkeys([metric, *(("recall@10",) if metric == "ndcg@10" else ()), *overlap])
+    columns = dict.fromkeys([metric, *overlap])
     level = f"{result['level']:.0%}".replace("%", " %")
     say(f"{result['queries']} queries on {result['gallery_rows']} gallery rows, {result['pairs']} pairs fitted.")
     say(f"Evidence: {result['evidence']}; {level} intervals over queries.")
@@ -163,14 +176,24 @@ def show(result: dict[str, Any]) -> None:
                 *(interval(s["metrics"].get(c)) for c in columns),
                 interval((s["difference"] or {}).get(metric)),
                 interval(q["retention"]),
+                interval(q["update_gain"]),
                 effort(s["cost"]),
             )
         )
-    table(("strategy", *columns, f"{metric} less stay", "retention", "cost"), rows)
+    table(("strategy", *columns, f"{metric} less stay", "retention", "gap closed", "cost"), rows)
     show_variants(result["strategies"], metric)
     for reason in dict.fromkeys(s["reason"] for s in result["strategies"] if s["reason"]):
         names = ", ".join(s["name"] for s in result["strategies"] if s["reason"] == reason)
         say(f"{names}: {reason}")
+    if result["slices"]:
+        s = result["slices"][0]
+        where = (
+            f"{s['column']} {s['slice']}" if s["column"] != "automatic" else f"{s['slice']} of the queries by k-means"
+        )
+        told = (
+            f"{interval(s['difference'])} less stay, {s['queries']} queries, {s['shrunken']:+.3f} shrunken to the mean"
+        )
+        say(f"Worst slice of {s['strategy']}, {where}: {told}.")
     for note in result["notes"]:
         say(note)
     for g in result["gates"]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...aligners.aligner import Aligner
+from ...aligners.recognise import require_side
 from ..evaluate import Track, untracked
 from .examples import examples
 from .inputs import Inputs
@@ -41,6 +42,9 @@ DEFINITIONS = {
 }
 
 
+SEEN = 1000  # pool rows that are looked at
+
+
 class Estimate:
     """What was measured: ``result``, plain JSON values, and the ``maps`` and weights it was measured with."""
 
@@ -59,6 +63,7 @@ def estimate(
     segments: Mapping[str, list[str]] | None = None,
     traffic: Tensor | None = None,
     smaller: bool = True,
+    familiar: bool = True,
     query_texts: Sequence[Any] | None = None,
     gallery_texts: Sequence[Any] | None = None,
     itemsize: int = 2,
@@ -72,9 +77,10 @@ def estimate(
     ``gates`` are judged on the strategy ``gated``, by default that of the verdict. ``segments``: columns with one value
     a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``smaller``: measure
     cut and quantised rows too. ``itemsize``: bytes a number of the index.
-    ``price``: of a thousand embeddings.
+    ``price``: of a thousand embeddings. ``familiar``: refuse rows that do not behave like those of the pairs.
     """
     maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
+    require_sides(inputs, maps, familiar=familiar)
     systems = Systems(inputs, maps)
     measured = measure(systems, traffic=traffic, smaller=smaller, seed=seed, progress=progress)
     table = Table(measured, itemsize, seed, price)
@@ -110,12 +116,35 @@ def estimate(
         "slices": worst(measured, shown, segments or {}, seed),
         "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
         "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
-        "notes": list(inputs.notes),
+        "notes": [*inputs.notes, *doubts(maps)],
         "definitions": DEFINITIONS,
         "query_hash": inputs.query_hash(),
         "seed": seed,
     }
     return Estimate(inputs, maps, systems, measured, result)
+
+
+def require_sides(inputs: Inputs, maps: Maps, *, familiar: bool) -> None:
+    """Refuse a gallery, queries or a pool that cannot be of the spaces that the pairs are from."""
+    queries, gallery = inputs.queries, inputs.gallery
+    given = [("source", next(gallery.blocks()), gallery.name), ("target", queries.new, "the new queries")]
+    if queries.old is not None:
+        given.append(("source", queries.old, "the old queries"))
+    if inputs.pool is not None:
+        known = (inputs.pool.weight > 0).nonzero()[:SEEN, 0]
+        given.append(("target", inputs.pool.rows(known), "the pool"))
+    for side, rows, what in given:
+        require_side(maps.alignment, side, rows, what, behaviour=familiar)
+
+
+def doubts(maps: Maps) -> list[str]:
+    """What the audit of the pairs has against them."""
+    if maps.pairing["verdict"] != "mispaired":
+        return []
+    share = maps.pairing["suspect_share"]
+    return [
+        f"{share:.1%} of the pairs look like wrong pairs, so every map is worse than it could be; see `suture fit`."
+    ]
 
 
 def named(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ def strategies(result: Mapping[str, Any]) -> str:
     names = list(
         dict.fromkeys([metric, *(["recall@10"] if metric == "ndcg@10" else []), *([overlap] if overlap else [])])
     )
-    ratios = ("retention", "gain", "negative_flips", "positive_flips")
+    ratios = ("retention", "gain", "update_gain", "negative_flips", "positive_flips")
     rows = []
     for s in result["strategies"]:
         if s["metrics"] is None or s["kind"] == "variant":
@@ -143,7 +143,14 @@ def strategies(result: Mapping[str, Any]) -> str:
     told = (
         f'<p class="small">In brackets: {percent} intervals over queries. Evidence: {escape(result["evidence"])}.</p>'
     )
-    return grid(head, rows) + told + missing + smaller(result)
+    return grid(head, rows) + told + compatible(result["compatible"]) + missing + smaller(result)
+
+
+def compatible(found: Mapping[str, bool | None]) -> str:
+    """Whether new queries alone beat staying."""
+    words = {True: "yes", False: "no", None: "open"}
+    said = ", ".join(f"{escape(name)} {words[value]}" for name, value in found.items())
+    return f'<p class="small">Compatible (new queries alone beat staying): {said}.</p>'
 
 
 def smaller(result: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ class Table:
             out["retention"] = finite(self.boot.ratio(own, best, LEVEL))
         if stay in has:
             out["gain"] = finite(self.boot.ratio(own, stay, LEVEL))
-        if best in has and stay in has and self.boot.difference(best, stay, LEVEL).low > 0:
+        if name not in NULLS and best in has and stay in has and self.boot.difference(best, stay, LEVEL).low > 0:
             gap = self.boot.statistic(lambda s, o, b: (s - o) / (b - o), own, stay, best, level=LEVEL)
             out["update_gain"] = finite(gap)
         for flip in ("negative_flips", "positive_flips"):

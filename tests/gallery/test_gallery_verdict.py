@@ -97,6 +97,11 @@ def test_another_model_of_the_same_width_is_mapped_not_mixed_up(tmp_path: Path, 
     world.write()
     table = by_name(suture(*world.words(), "--json"))
     assert table["map"]["metrics"]["ndcg@10"]["estimate"] > 10 * table["random"]["metrics"]["ndcg@10"]["estimate"]
+    old, new = tmp_path / "queries.old.npy", tmp_path / "queries.new.npy"
+    swapped = [{old: new, new: old}.get(w, w) if isinstance(w, Path) else w for w in world.words()]
+    assert "look like rows of the source space" in suture(*swapped, code=3)
+    pool = [tmp_path / "gallery.old.npy" if w == tmp_path / "gallery.new.npy" else w for w in world.words()]
+    assert "the pool" in suture(*pool, code=3)
 
 
 def test_shuffled_pairs_mean_stay(tmp_path: Path, suture: Suture) -> None:
@@ -107,6 +112,15 @@ def test_shuffled_pairs_mean_stay(tmp_path: Path, suture: Suture) -> None:
     assert found["verdict"] == "stay"
     assert "unrelated" in found["conclusion"]
     assert by_name(found)["map"]["metrics"]["ndcg@10"]["estimate"] < 0.05
+
+
+def test_some_wrong_pairs_are_told(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path, old_noise=0.05, new_noise=0.05)
+    rows = np.arange(world.pairs)
+    rows[:40] = np.roll(rows[:40], 1)
+    world.new["pairs"] = world.new["pairs"][rows]
+    world.write()
+    assert "look like wrong pairs" in suture(*world.words(), "--json")["notes"][0]
 
 
 def test_a_tiny_gallery_is_refused(tmp_path: Path, suture: Suture) -> None:
