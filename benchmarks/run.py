@@ -1,4 +1,4 @@
-"""All benchmarks, or those named: `python benchmarks/run.py [speed] [quality] [seeds] [stitching] [--data DIR]`.
+"""All benchmarks, or those named: `python benchmarks/run.py [CASE ...] [--data DIR] [--quick]`.
 
 Each writes `benchmarks/results/NAME.md`, a table with the command that made it, and figures beside it.
 """
@@ -10,6 +10,7 @@ import intervals
 import quality
 import seeds
 import speed
+import upgrade
 from stitching.run import run as stitching
 
 CASES = {
@@ -18,6 +19,8 @@ CASES = {
     "seeds": seeds.run,
     "stitching": stitching,
     "intervals": intervals.run,
+    "upgrade": upgrade.run,
+    "kills": upgrade.run_kills,
 }
 NEEDS_DATA = {"quality", "seeds"}
 

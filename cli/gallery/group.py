@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .apply import apply
+from .backfill import backfill
 from .estimate import estimate
 from .look import inspect
 from .moving import retire, rollback, status, switch, verify
@@ -25,5 +26,5 @@ def main() -> None:
     """Know whether to move a retrieval gallery to a new encoder, and move it."""
 
 
-for command in (sample, estimate, inspect, plan, apply, status, verify, switch, rollback, retire):
+for command in (sample, estimate, inspect, plan, apply, status, verify, switch, rollback, backfill, retire):
     gallery.command()(command)

@@ -51,6 +51,17 @@ class Cache:
 
     def put(self, ids: Array, vectors: Array) -> None:
         """Keep rows; one that is there already is replaced. Raises `RefusedError` for another width or bad numbers."""
+        vectors = self.checked(ids, vectors)
+        if self._db is None:
+            self._db = sqlite3.connect(self._path, timeout=30)
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS native (id PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        with self._db:
+            pairs = ((key, row.tobytes()) for key, row in zip(storable(ids), vectors, strict=True))
+            self._db.executemany("INSERT OR REPLACE INTO native VALUES (?, ?)", pairs)
+
+    def checked(self, ids: Array, vectors: Array) -> Array:
+        """The vectors as float32. Raises `RefusedError` where they are not finite rows of the width, one an id."""
         vectors = np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.dim):
             raise RefusedError(
@@ -59,13 +70,7 @@ class Cache:
             )
         if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
             raise RefusedError("the embedder gave NaN, infinite or zero vectors; nothing of this batch is kept.")
-        if self._db is None:
-            self._db = sqlite3.connect(self._path, timeout=30)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS native (id PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
-        with self._db:
-            pairs = ((key, row.tobytes()) for key, row in zip(storable(ids), vectors, strict=True))
-            self._db.executemany("INSERT OR REPLACE INTO native VALUES (?, ?)", pairs)
+        return vectors
 
     def get(self, ids: Array) -> Mapping[int, Array]:
         """The rows among ``ids`` that are kept: vector by position."""

@@ -27,7 +27,8 @@ __all__ = ["Canaries", "agreement", "moved_canaries", "queries_for"]
 
 K = 10
 FEWEST = 2 * K
-SAME = 0.999  # float16 and int8 stores round
+SAME = 0.999  # float16 rounds
+NEARLY = 0.9  # product quantisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, :, None] == b[:, None, :]).any(2).double().mean(1)
 
 
-def moved_canaries(alignment: Alignment, ids: Array, vectors: Array) -> tuple[int, list[Any]]:
+def moved_canaries(alignment: Alignment, ids: Array, vectors: Array, same: float = SAME) -> tuple[int, list[Any]]:
     """How many of these rows are canaries of the map, and the ids of those that have other vectors now."""
     space = alignment.spaces.get("source")
     if space is None or space.canaries is None or space.canary_keys is None or not len(ids):
@@ -99,13 +100,13 @@ def moved_canaries(alignment: Alignment, ids: Array, vectors: Array) -> tuple[in
     rows, known = (torch.tensor(column) for column in zip(*pairs, strict=True))
     live = as_tensor(np.ascontiguousarray(vectors)).float()[rows]
     cosine = torch.nn.functional.cosine_similarity(live, space.canaries[known].float(), dim=1)
-    moved = rows[cosine < SAME].tolist()
+    moved = rows[cosine < same].tolist()
     return len(pairs), [ids[i] for i in moved]
 
 
-def require_still(alignment: Alignment, ids: Array, vectors: Array, what: str) -> int:
+def require_still(alignment: Alignment, ids: Array, vectors: Array, what: str, *, lossy: bool = False) -> int:
     """Refuse a gallery in which rows that the map knows by id have other vectors; the number that were compared."""
-    known, moved = moved_canaries(alignment, ids, vectors)
+    known, moved = moved_canaries(alignment, ids, vectors, NEARLY if lossy else SAME)
     if moved:
         raise RefusedError(
             f"{what}: {len(moved)} of {known} rows that the map remembers by id have other vectors here (id "

@@ -47,6 +47,7 @@ class Plan:
     bytes_needed: int
     bad_rows: str
     familiar: bool
+    lossy: bool
     order: str
     fragments: list[Fragment]
     evidence: dict[str, Any] | None = None
@@ -117,7 +118,9 @@ class Plan:
     @cached_property
     def row_map(self) -> RowMap:
         """What becomes of a row."""
-        return row_map(self.alignment, self.strategy, self.dtype, "l2" if self.normalize == "l2" else "none")
+        return row_map(
+            self.alignment, self.strategy, self.dtype, "l2" if self.normalize == "l2" else "none", lossy=self.lossy
+        )
 
 
 def file_hash(path: Path) -> str:

@@ -69,6 +69,9 @@ def make_plan(
         if not old.exists():
             raise SutureError(f"{old.name}: expected a gallery, there is none.")
         facts = old.facts()
+        named = model or model_of(alignment)
+        if facts.model is not None and facts.model.partition("@")[0] == named:
+            raise RefusedError(f"{old.name}: its rows are stamped {facts.model} already; they are in the new space.")
         sides = {name: alignment.map_of(name).source_dim for name in ("source", "target")}
         require_width(sides, "source", facts.dim, old.name)
         if facts.lossy and not accept_lossy:
@@ -76,10 +79,7 @@ def make_plan(
                 f"{old.name}: {facts.lossy}. What comes back is not what went in; map the original vectors, or take "
                 "the loss knowingly (--accept-lossy)."
             )
-        rows = row_map(alignment, strategy, dtype or facts.dtype, normalize)
-        stamp = f"{model or model_of(alignment)}@map:{file_hash(map_file)[:16]}"
-        if facts.model is not None and facts.model.partition("@")[0] == stamp.partition("@")[0]:
-            raise RefusedError(f"{old.name}: its rows are stamped {facts.model} already; they are in the new space.")
+        rows = row_map(alignment, strategy, dtype or facts.dtype, normalize, lossy=facts.lossy is not None)
         new.accept(old, facts, rows.dim, strategy)
         fragments = list(old.fragments(fragment_rows))
         if not fragments:
@@ -90,7 +90,7 @@ def make_plan(
             rows.check(batch.vectors, old.name, behaviour=familiar)
         ids = np.concatenate([batch.ids for batch in sample.values()])
         vectors = np.concatenate([batch.vectors for batch in sample.values()])
-        known = require_still(alignment, ids, vectors, old.name)
+        known = require_still(alignment, ids, vectors, old.name, lossy=facts.lossy is not None)
         canaries = given(queries, sides) if queries else Canaries.of(alignment)
         evidence, notes = weigh(strategy, rows, canaries, vectors, old.name)
         if not known:
@@ -106,7 +106,8 @@ def make_plan(
             source=old.pinned(),
             target=target,
             strategy=strategy,
-            model=model or model_of(alignment),
+            model=named,
+            lossy=facts.lossy is not None,
             map_hash=file_hash(map_file),
             dtype=str(rows.dtype),
             normalize=rows.normalize,

