@@ -86,6 +86,7 @@ def fold(
     map_file: MapFile,
     head: Annotated[Path, typer.Argument(metavar="HEAD", help="weight (classes, q), bias (classes,), or .onnx.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new head, a file of the same kind.")],
+    head_input: Annotated[str | None, typer.Option(help="Input of an ONNX head that takes the vectors.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -103,7 +104,8 @@ def fold(
         from ..stitching.models.onnxfile import read_model, write_model
         from ..stitching.models.onnxfold import fold_onnx
 
-        write_model(fold_onnx(read_model(head), alignment, what=str(head)), out, overwrite=overwrite)
+        folded = fold_onnx(read_model(head), alignment, input_=head_input, what=str(head))
+        write_model(folded, out, overwrite=overwrite)
     else:
         save_head(load_head(head).fold(alignment), out, overwrite=overwrite)
     mapping, target = affine_map(alignment), alignment.spaces.get("target")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import permutations
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from suture.aligners.measures.bootstrap import Bootstrap
+from suture.stitching.models import Head
 
 from .encoders import PRETRAINED, TRAINED_FOR_THE_TASK, Images
 from .methods import TRANSLATORS, accuracy, by_the_head, latentis, linear_head, relative_maps
@@ -53,37 +58,52 @@ def wanted(dumps: Dumps, seeds: int) -> list[tuple[str, str, int]]:
     return out
 
 
-def measure(dumps: Dumps, images: Images, seeds: int) -> dict[tuple[str, str], list[float]]:
-    """Accuracies by method and group of pairs, anchors = dims of the wider encoder."""
+def measure(dumps: Dumps, images: Images, seeds: int, kept: Path) -> dict[tuple[str, str], list[float]]:
+    """Accuracies by method and group of pairs, anchors = dims of the wider encoder.
+
+    Each pair is written to ``kept`` (JSON lines) when it is done: a run that was broken off goes on where it was.
+    """
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    done = {(c["a"], c["b"], c["seed"]): c["scores"] for c in map(json.loads, lines)}
     heads = {name: linear_head(train, images.train_labels) for name, (train, _) in dumps.items()}
     native = {name: accuracy(heads[name], test, images.test_labels) for name, (_, test) in dumps.items()}
     print({name: round(value, 3) for name, value in native.items()}, file=sys.stderr, flush=True)
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     peers, started = latentis(), perf_counter()
     for a, b, seed in wanted(dumps, seeds):
-        (train_a, test_a), (train_b, _), head = dumps[a], dumps[b], heads[b]
-        rows = anchors_of(len(train_a), max(train_a.shape[1], train_b.shape[1]), seed)
-        x, y = train_a[rows], train_b[rows]
-        scores = {"no-stitch": native[b]}
-        if train_a.shape[1] == train_b.shape[1]:
-            scores["absolute"] = accuracy(head, test_a, images.test_labels)
-        methods = TRANSLATORS | peers | {"ours: by the head": lambda x, y, head=head: by_the_head(x, y, head)}
-        for name, fitted in methods.items():
-            scores[name] = accuracy(head, fitted(x, y)(test_a), images.test_labels)
-        for name, centre in (("relative", False), ("relative, centred", True)):
-            into_a, into_b = relative_maps(x, y, centre=centre)
-            own = linear_head(into_b(train_b), images.train_labels)
-            scores[name] = accuracy(own, into_a(test_a), images.test_labels)
-        for name, value in scores.items():
+        if (a, b, seed) not in done:
+            done[a, b, seed] = cell(dumps, images, heads[b], a, b, seed, peers) | {"no-stitch": native[b]}
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"a": a, "b": b, "seed": seed, "scores": done[a, b, seed]}) + "\n")
+            print(f"{perf_counter() - started:.0f} s: {a} -> {b}", file=sys.stderr, flush=True)
+        for name, value in done[a, b, seed].items():
             found[name, group(a, b)].append(value)
-        told = " ".join(f"{name} {value:.3f}," for name, value in scores.items())
-        print(f"{perf_counter() - started:.0f} s: {a} -> {b}: {told}", file=sys.stderr, flush=True)
     return found
 
 
-def paired(found: dict[tuple[str, str], list[float]], name: str, other: str) -> str:
-    """The mean difference over the pairs of encoders trained for the task, with its 95 % interval."""
-    columns = {n: torch.tensor(found[n, GROUPS[0]], dtype=torch.float64) for n in (name, other)}
+def cell(
+    dumps: Dumps, images: Images, head: Head, a: str, b: str, seed: int, peers: Mapping[str, Any]
+) -> dict[str, float]:
+    """Accuracies of one head on another encoder's vectors, by method."""
+    (train_a, test_a), (train_b, _) = dumps[a], dumps[b]
+    rows = anchors_of(len(train_a), max(train_a.shape[1], train_b.shape[1]), seed)
+    x, y = train_a[rows], train_b[rows]
+    scores = {}
+    if train_a.shape[1] == train_b.shape[1]:
+        scores["absolute"] = accuracy(head, test_a, images.test_labels)
+    methods = TRANSLATORS | dict(peers) | {"ours: by the head": lambda x, y: by_the_head(x, y, head)}
+    for name, fitted in methods.items():
+        scores[name] = accuracy(head, fitted(x, y)(test_a), images.test_labels)
+    for name, centre in (("relative", False), ("relative, centred", True)):
+        into_a, into_b = relative_maps(x, y, centre=centre)
+        own = linear_head(into_b(train_b), images.train_labels)
+        scores[name] = accuracy(own, into_a(test_a), images.test_labels)
+    return scores
+
+
+def paired(found: dict[tuple[str, str], list[float]], name: str, other: str, groups: tuple[str, ...]) -> str:
+    """The mean difference over the pairs of these groups, with its 95 % interval."""
+    columns = {n: torch.tensor([v for g in groups for v in found.get((n, g), [])]).double() for n in (name, other)}
     gap = Bootstrap(columns).difference(name, other)
     return f"{name} less {other}: {gap.estimate:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
@@ -91,9 +111,10 @@ def paired(found: dict[tuple[str, str], list[float]], name: str, other: str) -> 
 def rows_of(found: dict[tuple[str, str], list[float]]) -> list[list[str]]:
     """The table: mean and standard deviation over pairs and draws of anchors, and the share of no-stitch."""
     out = []
+    groups = [g for g in GROUPS if ("no-stitch", g) in found]
     for name in ROWS:
         cells = [name]
-        for which in GROUPS:
+        for which in groups:
             values, base = found.get((name, which)), found.get(("no-stitch", which))
             if not values or not base:
                 cells += ["-", "-"]
@@ -115,9 +136,10 @@ def sweep(dumps: Dumps, images: Images, counts: tuple[int, ...]) -> dict[str, li
         for a, b in pairs:
             rows = anchors_of(len(images.train), count, 0)
             x, y, test, head = dumps[a][0][rows], dumps[b][0][rows], dumps[a][1], heads[b]
-            methods = {name: TRANSLATORS[name] for name in ("linear", "affine (ridge)", "ortho", "ours: distilled")}
+            methods = {name: TRANSLATORS[name] for name in ("linear", "affine (ridge)", "ortho")}
             methods |= {k: f for k, f in latentis().items() if k == "latentis affine (SGD)"}
-            if count >= 20:  # fewer leave nothing to choose by
+            if count >= 30:  # fewer leave nothing to hold out
+                methods["ours: distilled"] = TRANSLATORS["ours: distilled"]
                 methods["ours: by the head"] = lambda x, y, head=head: by_the_head(x, y, head)
             for name, fitted in methods.items():
                 row[name].append(accuracy(head, fitted(x, y)(test), images.test_labels))

@@ -37,7 +37,7 @@ def topics(data: Path | None) -> str | None:
     labels, truth = np.load(folder / "fit_labels.npy"), np.load(folder / "gallery_labels.npy").astype(np.int64)
 
     def trained(x: Tensor) -> Head:
-        return Head.of(LogisticRegression(max_iter=300, C=10, tol=1e-3).fit(x.numpy(), labels))
+        return Head.of(LogisticRegression(max_iter=100, C=10, tol=1e-3).fit(x.numpy(), labels))
 
     head = trained(old)
     names = np.array(head.labels)

@@ -129,7 +129,7 @@ def evaluate_head(
     }
     if not isinstance(plain, Affine):
         strategies["folded"] = f"a map of kind {plain.kind} cannot be folded"
-    elif normalize == "none" or not alignment.spaces or not alignment.spaces["target"].unit:
+    elif normalize == "none" or (normalize == "auto" and not unit_rows(alignment, "target")):
         strategies["folded"] = "is the same as stitched: nothing is scaled between map and head"
     if relative_head is not None:
         into = model_map(own, into="shared", normalize=normalize)
@@ -170,6 +170,12 @@ def evaluate_head(
         "definitions": DEFINITIONS,
         "seed": seed,
     }
+
+
+def unit_rows(alignment: Alignment, side: str) -> bool:
+    """Whether the rows of that side had unit length when the map was fitted."""
+    space = alignment.spaces.get(side)
+    return space is not None and space.unit
 
 
 def require_takes(head: Head, dim: int, what: str, gives: str) -> None:

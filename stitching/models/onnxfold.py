@@ -79,7 +79,7 @@ def fold_onnx(model: Any, alignment: Alignment | Map, *, input_: str | None = No
     mapping = affine_map(alignment)
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    taken = port(inputs_of(made), input_, f"{what}: inputs", "--decoder-input")
+    taken = port(inputs_of(made), input_, f"{what}: inputs", "--head-input")
     editor = Editor(made, mapping)
     axis = fold_consumers(editor, taken.name, what)
     shape = taken.type.tensor_type.shape

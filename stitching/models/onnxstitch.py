@@ -151,7 +151,7 @@ def without_idle_parts(model: Any) -> Any:
     for node in reversed(model.graph.node):
         if needed & set(node.output):
             kept.append(node)
-            needed |= set(node.input) | outer_names(node)
+            needed |= (set(node.input) | outer_names(node)) - {""}  # an input that is left out has no name
     del model.graph.node[:]
     model.graph.node.extend(reversed(kept))
     weights = [each for each in model.graph.initializer if each.name in needed]
