@@ -38,6 +38,11 @@ from .relative.product import ProductOfInvariances
 from .relative.representation import RelativeRepresentation
 from .survey import Survey
 from .transport.assignment import AssignmentPrediction
+from .units.expanded import ExpandOrthogonal
+from .units.matching import UnitMatching
+from .units.sparse import SparseUnits
+from .units.split import SharedPrivate
+from .unpaired.anchors import AnchorBootstrap
 from .unpaired.base import UnpairedAligner
 from .unpaired.graph_matching import GraphMatching
 from .unpaired.gromov_wasserstein import GromovWasserstein
@@ -68,12 +73,17 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "relative-product": ProductOfInvariances,
     "inverse-relative": InverseRelative,
     "seeded": Seeded,
+    "anchor-bootstrap": AnchorBootstrap,
     "mini-vec2vec": MiniVec2Vec,
     "vecmap": VecMap,
     "gromov-wasserstein": GromovWasserstein,
     "wasserstein-procrustes": WassersteinProcrustes,
     "graph-matching": GraphMatching,
     "assignment": AssignmentPrediction,
+    "unit-matching": UnitMatching,
+    "sparse-units": SparseUnits,
+    "shared-private": SharedPrivate,
+    "expand-orthogonal": ExpandOrthogonal,
     "gpa": GeneralisedProcrustes,
     "gcca": GCCA,
     "srm": SharedResponse,
@@ -89,11 +99,13 @@ __all__ = [
     "Affine",
     "Aligner",
     "Alignment",
+    "AnchorBootstrap",
     "AssignmentPrediction",
     "Bind",
     "Chain",
     "Distill",
     "DistillMLP",
+    "ExpandOrthogonal",
     "GeneralisedProcrustes",
     "GraphMatching",
     "GromovWasserstein",
@@ -120,11 +132,14 @@ __all__ = [
     "Ridge",
     "RotationRidge",
     "Seeded",
+    "SharedPrivate",
     "SharedResponse",
     "Space",
+    "SparseUnits",
     "Subspace",
     "Survey",
     "SutureError",
+    "UnitMatching",
     "UnpairedAligner",
     "UsageError",
     "VecMap",

@@ -36,9 +36,14 @@ def ndcg(alignment: Alignment | None, queries: Tensor, gallery: Tensor, right: T
     return rank_metrics(found.rank, own, len(queries))["ndcg@10"]
 
 
+def right_rows(folder: Path) -> Tensor:
+    """The one right gallery row of each query."""
+    return torch.from_numpy(np.load(folder / "query_target.npy")).long()
+
+
 def measure(folder: Path, old: str, new: str, budget: int | None) -> list[str]:
     """One row of the table."""
-    right = torch.from_numpy(np.load(folder / "query_target.npy")).long()
+    right = right_rows(folder)
     x, y = rows(folder / old, "fit")[:budget], rows(folder / new, "fit")[:budget]
     gallery, queries = rows(folder / old, "gallery"), rows(folder / new, "query")
     survey = Survey.of(Pairs.of(x, y))

@@ -1,11 +1,14 @@
 """All benchmarks, or those named: `python benchmarks/run.py [CASE ...] [--data DIR] [--quick]`.
 
-Each writes `benchmarks/results/NAME.md`, a table with the command that made it, and figures beside it.
+The names are those of the modules beside this file. Each writes `benchmarks/results/NAME.md`, a table with the command
+that made it, and figures beside it.
 """
 
 import argparse
 from pathlib import Path
 
+import distillation
+import emoji
 import intervals
 import quality
 import seeds
@@ -21,8 +24,10 @@ CASES = {
     "intervals": intervals.run,
     "upgrade": upgrade.run,
     "kills": upgrade.run_kills,
+    "distillation": distillation.run,
+    "emoji": emoji.run,
 }
-NEEDS_DATA = {"quality", "seeds"}
+NEEDS_DATA = {"quality", "seeds", "distillation", "emoji"}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import torch
 from unpaired_worlds import cloud, disjoint, permuted, right, rotation
 
 from suture.aligners import ALIGNERS, Affine, RefusedError, SutureError, UnpairedAligner, UsageError
+from suture.aligners.unpaired.anchors import AnchorBootstrap, bootstrapped
 from suture.aligners.unpaired.clouds import Clouds, checked_seeds, polar, sampled_rows
 from suture.aligners.unpaired.csls import csls, mutual_pairs, nearest
 from suture.aligners.unpaired.graph_matching import GraphMatching, kernel, matched
@@ -21,7 +22,15 @@ SEEDS = torch.arange(20)[:, None].expand(-1, 2)
 
 
 def test_the_registry_holds_the_family() -> None:
-    expected = {"seeded", "mini-vec2vec", "vecmap", "gromov-wasserstein", "wasserstein-procrustes", "graph-matching"}
+    expected = {
+        "anchor-bootstrap",
+        "seeded",
+        "mini-vec2vec",
+        "vecmap",
+        "gromov-wasserstein",
+        "wasserstein-procrustes",
+        "graph-matching",
+    }
     assert set(UNPAIRED) == expected
     assert {kind.name for kind in UNPAIRED.values()} == expected
 
@@ -237,6 +246,18 @@ def test_samples_hold_the_seeds_and_depend_on_the_seed_alone() -> None:
     small = replace(Seeded(), limit=900).fit_unpaired(x, y, seeds=SEEDS)
     assert small.provenance["unpaired_rows"] == [900, 900]
     assert right(small.translate()(held_x), held_y) > 0.8
+
+
+def test_anchors_are_found_from_ten_pairs() -> None:
+    x, y, order = permuted(800, 32)
+    seeds = torch.stack([order[:10], torch.arange(10)], 1)
+    clouds = Clouds.of(x, y, seeds)
+    found = bootstrapped(clouds, anchors=200, step=40, pool=800, seed=0)
+    assert len(found) == 200
+    assert torch.equal(found[:10], seeds)
+    assert float((order[found[:, 1]] == found[:, 0]).double().mean()) > 0.95
+    mapping = AnchorBootstrap().fit_unpaired(x, y, seeds=seeds).translate()
+    assert right(mapping(x)[order], y) > 0.95
 
 
 def test_graph_matching_uses_seeds() -> None:
