@@ -94,13 +94,13 @@ def ours(folder: Path) -> None:
     apply(load_plan(folder / "plan.json"))
 
 
-def plan(folder: Path, target: str = "new") -> None:
+def plan(folder: Path, target: str = "new", fragment_rows: int = 65536) -> None:
     """`suture gallery plan`."""
     from suture.stitching.upgrade.planning import make_plan
 
     name = "plan.json" if target == "new" else f"{target}.json"
     old, new = f"parquet:{folder}/old#vector", f"parquet:{folder}/{target}#vector"
-    make_plan(folder / "map.safetensors", old, new, folder / name, model="new-model")
+    make_plan(folder / "map.safetensors", old, new, folder / name, model="new-model", fragment_rows=fragment_rows)
 
 
 def child(folder: Path, what: str) -> tuple[float, float]:
@@ -157,21 +157,24 @@ def kills(times: int) -> str:
     with tempfile.TemporaryDirectory(prefix="suture-kills-") as name:
         folder = Path(name)
         make(folder, 60_000)
-        plan(folder, "whole")
+        plan(folder, "whole", 1000)
         code = (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import upgrade; from pathlib import Path;"
         )
-        run = " upgrade.ours(Path({!r}))"
+        run = " print(1, flush=True); upgrade.ours(Path({!r}))"
         (folder / "plan.json").unlink(missing_ok=True)
-        plan(folder)
+        plan(folder, fragment_rows=1000)
         rng, killed = random.Random(0), 0
         before = {path.name: checksum(path) for path in (folder / "old").iterdir()}
         for _ in range(times):
-            process = subprocess.Popen([sys.executable, "-c", code + run.format(str(folder))])
-            time.sleep(rng.uniform(1.5, 4.0))
+            process = subprocess.Popen([sys.executable, "-c", code + run.format(str(folder))], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            process.stdout.readline()  # torch is loaded, the work begins
+            time.sleep(rng.uniform(0.0, 0.3))
             killed += process.poll() is None
             process.kill()
             process.wait()
+        half = len(list((folder / "new").glob("part-*")))
         ours(folder)
         from suture.stitching.upgrade.apply import apply
         from suture.stitching.upgrade.plan import load_plan
@@ -180,7 +183,8 @@ def kills(times: int) -> str:
         whole, new = ({p.name: checksum(p) for p in (folder / f).glob("part-*")} for f in ("whole", "new"))
         untouched = before == {path.name: checksum(path) for path in (folder / "old").iterdir()}
     return (
-        f"{times} runs on 60,000 rows of parquet, {killed} of them killed with SIGKILL at a random instant: the files "
+        f"{times} runs on 60,000 rows of parquet, {killed} of them killed with SIGKILL at a random instant (all together had "
+        f"made {half} of 60 parts by then): the files "
         f"are {'byte for byte those' if whole == new else 'NOT those'} of one run, and the old gallery is "
         f"{'unchanged' if untouched else 'CHANGED'}."
     )

@@ -21,7 +21,7 @@ def plan(
         Literal["map", "dual", "expanded", "bridge"],
         typer.Option(
             help="map: mapped rows. dual: old and mapped side by side. expanded: mapped by an isometry, for partial "
-            "backfill. bridge: the index as it is, behind a map of the queries (faiss)."
+            "backfill. bridge: says how to serve the old gallery as it is."
         ),
     ] = "map",
     model: Annotated[str | None, typer.Option(help="Name of the new model, stamped on every row.")] = None,

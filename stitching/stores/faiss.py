@@ -13,7 +13,7 @@ from ..dumps.arrays import Array
 from ..dumps.extras import need
 from .batch import Batch
 from .staged import IndexStore, as_float32
-from .store import Facts, Spec, Store
+from .store import Facts, Spec
 
 __all__ = ["FaissStore"]
 
@@ -104,12 +104,6 @@ class FaissStore(IndexStore):
         _, found = self.index.search(as_float32(queries), k)
         ids: list[list[Any]] = found.tolist()
         return ids
-
-    def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
-        """As others, but for the bridge, which goes around an index of faiss."""
-        if strategy == "bridge" and isinstance(source, FaissStore):
-            return
-        super().accept(source, facts, dim, strategy)
 
 
 def taken_apart(index: Any) -> tuple[Any, Array | None]:

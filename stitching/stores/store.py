@@ -120,8 +120,8 @@ class Store(ABC):
             raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
         if strategy == "bridge":
             raise RefusedError(
-                f"--strategy bridge writes a map into an index, which {self.address.scheme} cannot hold: leave the "
-                "gallery as it is and map the queries (`suture apply --side target`), or use faiss."
+                "--strategy bridge changes no gallery: leave it as it is and map the queries into the old space, by "
+                "suture.stitching.serving.Bridge."
             )
         if facts.payload and not self.keeps_payload:
             raise RefusedError(
