@@ -162,7 +162,6 @@ def kills(times: int) -> str:
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import upgrade; from pathlib import Path;"
         )
         run = " print(1, flush=True); upgrade.ours(Path({!r}))"
-        (folder / "plan.json").unlink(missing_ok=True)
         plan(folder, fragment_rows=1000)
         rng, killed = random.Random(0), 0
         before = {path.name: checksum(path) for path in (folder / "old").iterdir()}
@@ -183,9 +182,9 @@ def kills(times: int) -> str:
         whole, new = ({p.name: checksum(p) for p in (folder / f).glob("part-*")} for f in ("whole", "new"))
         untouched = before == {path.name: checksum(path) for path in (folder / "old").iterdir()}
     return (
-        f"{times} runs on 60,000 rows of parquet, {killed} of them killed with SIGKILL at a random instant (all together had "
-        f"made {half} of 60 parts by then): the files "
-        f"are {'byte for byte those' if whole == new else 'NOT those'} of one run, and the old gallery is "
+        f"{times} runs on 60,000 rows of parquet, {killed} of them killed with SIGKILL at a random instant of their work, "
+        f"which together had made {half} of 60 parts; then one that ended. The files are "
+        f"{'byte for byte those' if whole == new else 'NOT those'} of one run, and the old gallery is "
         f"{'unchanged' if untouched else 'CHANGED'}."
     )
 
