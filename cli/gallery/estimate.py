@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from ..options import (
-    GalleryIds,
     Ids,
     Json,
     Overwrite,
@@ -35,7 +34,8 @@ def estimate(
     pool: Annotated[
         str | None, typer.Option(help="New vectors of gallery rows: of all, or of some by id; see `gallery sample`.")
     ] = None,
-    gallery_ids: GalleryIds = None,
+    gallery_ids: Annotated[Path | None, typer.Option(help="File of ids of the gallery, one a row.")] = None,
+    pool_ids: Annotated[Path | None, typer.Option(help="File of ids of the pool, one a row.")] = None,
     ids: Ids = None,
     by_row: Annotated[bool, typer.Option("--by-row", help="Match dumps by position although there are ids.")] = False,
     groups: Annotated[Path | None, typer.Option(help="Group of each query; intervals are over groups.")] = None,
@@ -88,8 +88,8 @@ def estimate(
         check_report(report, *dumps, relevant, groups, segments, traffic, sample, save, overwrite=overwrite)
     gates = [Gate.parse(text) for text in gate or ()]
     aligners = None if method == "auto" else [build_aligner(method, set_ or [])]
-    galleries = [old_gallery] if pool is None else [old_gallery, pool]
-    gallery, *pools = open_dumps(galleries, None, gallery_ids)
+    gallery = open_one(old_gallery, ids=gallery_ids)
+    pooled = None if pool is None else open_one(pool, ids=pool_ids)
     queries = None if new_queries is None else open_one(new_queries)
     inputs = gather_inputs(
         gallery,
@@ -97,8 +97,8 @@ def estimate(
         old_queries=None if old_queries is None else open_one(old_queries),
         new_queries=queries,
         relevant=None if relevant is None or queries is None else read_relevant(relevant, queries, gallery),
-        pool=pools[0] if pools else None,
-        chances=None if sample is None else numbers_of(sample, pools[0], "chance"),
+        pool=pooled,
+        chances=None if sample is None or pooled is None else numbers_of(sample, pooled, "chance"),
         groups=None if groups is None or queries is None else read_groups(groups, queries),
         by_row=by_row,
     )

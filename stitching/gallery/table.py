@@ -48,6 +48,9 @@ class Table:
             self.columns |= {f"{name} {metric}": values for metric, values in metrics.items()}
             for kind, values in flips(measured, name).items():
                 self.columns[f"{name} {kind}"] = values
+        if "re-embed" not in measured.metrics and self.metric.startswith("overlap"):
+            # Measured from a pool it is what all others are compared with: it finds its own neighbours.
+            self.columns[f"re-embed {self.metric}"] = torch.ones(len(measured.inputs.queries.new), dtype=torch.float64)
         for rows, found in measured.sizes.items():
             self.columns |= {f"{name} at {rows}": m[self.sized] for name, m in found.items() if self.sized in m}
         for (order, base), levels in measured.curve.items():

@@ -45,7 +45,8 @@ def verdict(rows: Sequence[Mapping[str, Any]], metric: str, queries: int, *, pai
     Better: the chance that it is not, from the bootstrap, is below 5 % after Holm's correction (Holm 1979) for the
     number of strategies. ``rows`` are those of the table; ``pairing`` is the verdict of the audit.
     """
-    table = {row["name"]: row for row in rows if row["metrics"] is not None and row["name"] in ORDER}
+    judged = (row for row in rows if row["name"] in ORDER and (row["metrics"] or {}).get(metric) is not None)
+    table = {row["name"]: row for row in judged}
     if pairing == "unrelated":
         return Verdict(
             "stay",

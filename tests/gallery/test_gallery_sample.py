@@ -86,6 +86,8 @@ def test_an_estimate_from_the_sample_agrees_with_the_whole_truth(tmp_path: Path,
     assert value["shuffled"] < 0.1 < value["stay"]
     assert (value["dual"] > value["stay"]) == (full["dual"] > full["stay"])
     assert "from a pool" in part["evidence"]
+    kept = next(s["quantities"]["retention"] for s in part["strategies"] if s["name"] == "dual")
+    assert kept["estimate"] == pytest.approx(value["dual"])
 
 
 def test_a_pool_too_thin_to_judge_by_says_how_many(tmp_path: Path, suture: Suture) -> None:

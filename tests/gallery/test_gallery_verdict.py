@@ -176,6 +176,27 @@ def test_a_pool_by_row_number_serves_a_gallery_without_ids(tmp_path: Path, sutur
         assert come == pytest.approx(full[name]["metrics"]["overlap@10"]["estimate"], abs=0.06)
 
 
+def test_labels_with_a_thin_pool_add_what_the_pool_knows(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    np.savez(tmp_path / "pool.npz", x=world.new["gallery"][::3], id=np.arange(600)[::3])
+    found = suture(*world.words(pool=False), "--pool", tmp_path / "pool.npz", "--report", tmp_path / "r.html", "--json")
+    table = by_name(found)
+    assert found["metric"] == "ndcg@10"
+    assert table["map"]["metrics"]["overlap@15"]["estimate"] > 0
+    assert table["cascade@50"]["metrics"]["ndcg@10"] is None
+    assert table["cascade@50"]["metrics"]["overlap@15"]["estimate"] > table["map"]["metrics"]["overlap@15"]["estimate"]
+    assert table["re-embed"]["metrics"] is None
+    assert found["verdict"] in ("bridge", "dual", "map")
+
+
+def test_a_map_that_bends_has_no_single_query_vector(tmp_path: Path, suture: Suture) -> None:
+    words = [*World(tmp_path).words(), "--json"]
+    words[words.index("procrustes")] = "landmark"
+    table = by_name(suture(*words))
+    assert "affine" in table["dual"]["reason"]
+    assert table["dual-concat"]["metrics"]["ndcg@10"]["estimate"] > table["stay"]["metrics"]["ndcg@10"]["estimate"]
+
+
 def test_slices_find_where_it_is_worse(tmp_path: Path, suture: Suture) -> None:
     world = World(tmp_path)
     bad = np.arange(world.queries) % 4 == 0
