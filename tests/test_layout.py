@@ -21,7 +21,7 @@ ROOMS = ("aligners", "stitching", "cli")
 ORDER = {room: rank for rank, room in enumerate((*ROOMS, "benchmarks"))}
 ALLOWED_AT_TOP = {
     *ORDER,
-    *("tests", "docs", "__init__.py", "py.typed", "conftest.py", "pyproject.toml", "constraints.txt", "Makefile"),
+    *("tests", "docs", "__init__.py", "py.typed", "pyproject.toml", "constraints.txt", "Makefile"),
     *("README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
 }
 LONGEST_MODULE = 350
