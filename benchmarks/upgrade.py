@@ -182,7 +182,7 @@ def kills(times: int) -> str:
         whole, new = ({p.name: checksum(p) for p in (folder / f).glob("part-*")} for f in ("whole", "new"))
         untouched = before == {path.name: checksum(path) for path in (folder / "old").iterdir()}
     return (
-        f"{times} runs on 60,000 rows of parquet, {killed} of them killed with SIGKILL at a random instant of their work, "
+        f"{times} runs on 60,000 rows of parquet, {killed} of them killed by SIGKILL at a random instant of work, "
         f"which together had made {half} of 60 parts; then one that ended. The files are "
         f"{'byte for byte those' if whole == new else 'NOT those'} of one run, and the old gallery is "
         f"{'unchanged' if untouched else 'CHANGED'}."
