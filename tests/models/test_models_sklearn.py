@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from suture.aligners import ALIGNERS, Procrustes, Ridge, UnpairedAligner, UsageError
+from suture.aligners import ALIGNERS, Procrustes, Ridge, UsageError
 from suture.stitching.sklearn import AlignmentTransformer
 
 
@@ -32,7 +32,7 @@ def spaces() -> tuple[Any, Any, Any]:
     return latent @ rng.normal(size=(6, 9)) + 0.1 * rng.normal(size=(400, 9)), old, labels
 
 
-PAIRED = [name for name, kind in ALIGNERS.items() if kind.affine and not issubclass(kind, UnpairedAligner)]
+PAIRED = [name for name, kind in ALIGNERS.items() if kind.affine and kind.needs == "pairs"]
 
 
 @pytest.mark.parametrize("name", [*PAIRED, "landmark", "relative", "auto"])
