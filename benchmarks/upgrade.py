@@ -160,6 +160,7 @@ def kills(times: int) -> str:
         plan(folder, "whole", 1000)
         code = (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import upgrade; from pathlib import Path;"
+            "import pyarrow.parquet, suture.stitching.upgrade.apply, suture.stitching.stores.parquet;"
         )
         run = " print(1, flush=True); upgrade.ours(Path({!r}))"
         plan(folder, fragment_rows=1000)
@@ -168,8 +169,8 @@ def kills(times: int) -> str:
         for _ in range(times):
             process = subprocess.Popen([sys.executable, "-c", code + run.format(str(folder))], stdout=subprocess.PIPE)
             assert process.stdout is not None
-            process.stdout.readline()  # torch is loaded, the work begins
-            time.sleep(rng.uniform(0.0, 0.3))
+            process.stdout.readline()  # everything is imported, the work begins
+            time.sleep(rng.uniform(0.0, 1.0))
             killed += process.poll() is None
             process.kill()
             process.wait()
