@@ -28,7 +28,7 @@ class Bind(MultiwayAligner):
     image are of another modality in the space of those called text: they share no item with the base, take the map of
     text, and are moved by the difference of their means, which closes the gap between the modalities (Ex-MCR, OmniBind
     go through the shared modality likewise). The authors average seven trained projectors; the closed form has one
-    optimum, so there is one. Vectors of one item in several spaces are joined by `fuse`.
+    optimum, so there is one.
     """
 
     name: ClassVar[str] = "bind"
