@@ -133,7 +133,7 @@ def test_writes_during_the_run_are_caught_up(case: Case, world: World, here: Pat
 
 def test_killed_it_ends_with_the_same_rows(case: Case, world: World, here: Path, child: Callable[..., int]) -> None:
     if case.slow:
-        pytest.skip("its client takes seconds to load: `python benchmarks/run.py kills` does it")
+        pytest.skip("its client takes seconds to load, for every one of the kills")
     plan = planned(world, case.source, case.target, here / "plan.json", fragment_rows=case.rows // 2)
     with plan.open_source() as old:
         before = contents(old)
