@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,15 @@ def test_killed_at_each_step_of_a_fresh_run(world: World, old: Path, here: Path,
 
 def test_killed_at_random_instants(world: World, old: Path, here: Path, child: Callable[..., int]) -> None:
     whole = planned(world, "parquet:old#vector", "parquet:whole#vector", here / "whole.json", fragment_rows=20)
+    started = perf_counter()
     apply(whole)
+    seconds = perf_counter() - started
     before = tree(old)
     plan = planned(world, "parquet:old#vector", "parquet:new#vector", here / "plan.json", fragment_rows=20)
     rng = random.Random(0)
-    codes = [child(run_and_die_after, plan.path, "apply", rng.uniform(0, 0.15)) for _ in range(6)]
+    # Early instants first: each run goes on where the last one died, and one that ends leaves nothing to kill.
+    instants = sorted(rng.uniform(0, 0.5 * seconds) for _ in range(6))
+    codes = [child(run_and_die_after, plan.path, "apply", at) for at in instants]
     assert KILLED in codes
     run(plan.path)
     assert tree(here / "new", "part-*") == tree(here / "whole", "part-*")
