@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .arrays import Array, as_matrix, working_dtype
 from .errors import SutureError
-from .polar import polar
 
 __all__ = ["Moments", "MomentsBuilder"]
 
@@ -168,8 +167,9 @@ class Moments:
 
     @cached_property
     def rotation(self) -> Tensor:
-        """``U V'`` ``(p, q)`` of ``xy = U S V'``: the (semi-)orthogonal matrix with the largest ``tr(R' xy)``."""
-        return polar(self.block("xy"))
+        """``U V'`` ``(p, q)`` of `svd_xy`: the (semi-)orthogonal matrix with the largest ``tr(R' xy)``."""
+        u, _, vt = self.svd_xy
+        return u @ vt
 
 
 def require_paired(x: Tensor, y: Tensor, weights: Tensor | None) -> None:
