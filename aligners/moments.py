@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .arrays import Array, as_matrix, working_dtype
 from .errors import SutureError
+from .polar import polar
 
 __all__ = ["Moments", "MomentsBuilder"]
 
@@ -167,9 +168,8 @@ class Moments:
 
     @cached_property
     def rotation(self) -> Tensor:
-        """``U V'`` ``(p, q)`` of `svd_xy`: the (semi-)orthogonal matrix with the largest ``tr(R' xy)``."""
-        u, _, vt = self.svd_xy
-        return u @ vt
+        """``U V'`` ``(p, q)`` of ``xy = U S V'``: the (semi-)orthogonal matrix with the largest ``tr(R' xy)``."""
+        return polar(self.block("xy"))
 
 
 def require_paired(x: Tensor, y: Tensor, weights: Tensor | None) -> None:

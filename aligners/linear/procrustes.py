@@ -13,6 +13,7 @@ from ..alignment import Alignment
 from ..errors import UsageError
 from ..maps import Affine
 from ..moments import Block, Moments, MomentsBuilder
+from ..polar import polar
 from ..survey import Survey
 from .checks import check_choice, check_variance
 from .derived import least_squares_scale, standardised, uncentred
@@ -167,17 +168,3 @@ def polished(
         carried, lowest = carried + 1, objective
         ahead = weight + carried / (carried + 3) * (weight - previous)
     return weight
-
-
-def polar(matrix: Tensor) -> Tensor:
-    """The nearest matrix ``(p, q)`` with orthonormal columns, U V' of ``U S V'``, by the q x q Gram matrix.
-
-    Cheaper than to decompose the matrix itself. What the squared condition costs in orthogonality, one Newton-Schulz
-    step restores; a matrix too near to losing rank for that is decomposed.
-    """
-    s, v = torch.linalg.eigh(matrix.T @ matrix)
-    if float(s[0]) < 1e-8 * float(s[-1]):
-        u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
-        return u @ vt
-    near = matrix @ (v * s.rsqrt()) @ v.T
-    return 1.5 * near - 0.5 * near @ (near.T @ near)
