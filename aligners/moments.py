@@ -316,13 +316,16 @@ class MomentsBuilder:
             "xy": (left, right, dx, dy),
             "yy": (right, right, dy, dy),
         }
-        for name in self._blocks & sides.keys():
+        asked = self._blocks & sides.keys()
+        lefts = {side: a.rows for side, a in (("x", left), ("y", right)) if any(name[0] == side for name in asked)}
+        if weights is not None:
+            lefts = {side: rows * weights.to(rows)[:, None] for side, rows in lefts.items()}
+        for name in asked:
             a, b, da, db = sides[name]
             product = self._scratch.get(name)
             if product is None or product.dtype != dtype:
                 product = self._scratch[name] = a.rows.new_empty((a.rows.shape[1], b.rows.shape[1]))
-            rows = a.rows if weights is None else a.rows * weights.to(a.rows)[:, None]
-            torch.mm(rows.T, b.rows, out=product)
+            torch.mm(lefts[name[0]].T, b.rows, out=product)
             total.block(name).add_(product).addr_(a.left, b.left, alpha=-n).addr_(da, db, alpha=between)
         squares = {
             name: total.block(name) + squared(side.rows, weights) - n * side.left.square() + between * d.square()
