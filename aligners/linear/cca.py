@@ -14,7 +14,6 @@ from ..errors import UsageError
 from ..moments import Moments
 from ..survey import Survey
 from .checks import check_number, check_rank, check_rank_fits, check_variance
-from .derived import remembered
 from .two_sided import TwoSided, two_sided
 
 __all__ = ["CCA", "Canonical", "canonical", "canonical_correlations"]
@@ -82,7 +81,6 @@ class Canonical(NamedTuple):
         return Canonical(self.a[:, :k], self.rho[:k], self.b[:, :k], self.a_back[:k], self.b_back[:k])
 
 
-@remembered
 def canonical(moments: Moments, eps: float, variance: float | None = None) -> Canonical:
     """All canonical variates, of unit (regularised) variance. Raises `UsageError` where every rho would be 1."""
     check_variance("cca", moments)

@@ -13,7 +13,7 @@ from ..moments import Moments
 from ..survey import Survey
 from .cca import canonical
 from .checks import check_choice, check_number, check_rank, check_rank_fits, check_variance, ranks
-from .derived import projected
+from .derived import projected, remembered
 from .procrustes import Procrustes
 from .ridge import Ridge
 from .two_sided import TwoSided, two_sided
@@ -22,6 +22,8 @@ __all__ = ["Subspace"]
 
 KINDS = ("pca", "cca", "pls")
 INNER = ("procrustes", "ridge")
+
+variates = remembered(canonical)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Subspace(TwoSided):
     def _directions(self, moments: Moments, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """``A`` ``(p, k)``, ``B`` ``(q, k)`` and the way back from the target's directions ``(k, q)``."""
         if self.kind == "cca":
-            found = canonical(moments, self.eps).first(rank)
+            found = variates(moments, self.eps).first(rank)
             return found.a, found.b, found.b_back
         if self.kind == "pca":
             a, b = (eigen[1][:, :rank] for eigen in (moments.eigen_x, moments.eigen_y))

@@ -9,7 +9,27 @@ from typing import BinaryIO
 
 from ...aligners.errors import RefusedError, SutureError
 
-__all__ = ["atomic_write"]
+WRITEBACK_BYTES = 1 << 25
+
+__all__ = ["Writeback", "atomic_write"]
+
+
+class Writeback:
+    """Sends what was appended to a file on its way to the disk now and then, so that the last fsync finds little left.
+
+    The kernel would begin after some seconds, or a tenth of the memory, only. What is sent stays in its cache.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sent = 0
+
+    def step(self) -> None:
+        """To be called after every write; where the system has no such call, fsync alone does the work."""
+        end = self._file.tell()
+        if end - self._sent >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), self._sent, end - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = end
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from .arrays import Array
-from .atomic import atomic_write
+from .atomic import Writeback, atomic_write
 from .codec import FLOATS
 from .formats import SINKS
 from .formats.sinks import Sink
@@ -31,6 +31,7 @@ class Writer:
         id_kind: IdKind | None,
         ids_path: Path | None,
         sidecar: BinaryIO | None,
+        writeback: Writeback,
     ) -> None:
         self.dim = dim
         self.dtype = dtype
@@ -39,6 +40,7 @@ class Writer:
         self.ids_path = ids_path
         self._sink = sink
         self._sidecar = sidecar
+        self._writeback = writeback
 
     def write(self, block: Array, ids: Array | None = None) -> None:
         """Append rows `(m, dim)` and, where the writer was opened with an id kind, their ids `(m,)`."""
@@ -52,6 +54,7 @@ class Writer:
         if self._sidecar is not None and ids is not None:
             lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in ids.tolist())
             self._sidecar.write("".join(lines).encode())
+        self._writeback.step()
         self.rows += len(block)
 
 
@@ -91,7 +94,7 @@ def open_writer(
         file = exits.enter_context(atomic_write(path, overwrite))
         sidecar = None if ids_path is None else exits.enter_context(atomic_write(ids_path, overwrite))
         sink = make(file, dim, kind, id_kind)
-        writer = Writer(sink, dim, kind, id_kind, ids_path, sidecar)
+        writer = Writer(sink, dim, kind, id_kind, ids_path, sidecar, Writeback(file))
         try:
             yield writer
             if not writer.rows:
