@@ -31,6 +31,10 @@ class AssignmentPrediction(Aligner):
     is shrunk. "swapped": ``min -mean_i sum_k Q_ik log softmax_k((x_i W + b) V' / tau)`` from that ridge map on, by
     L-BFGS; on frozen dumps the second term of the paper's swapped loss does not depend on W, and the first is convex.
 
+    ``prototypes``: how many, k. ``eps``: entropy of the assignment, in units of cosine; the smaller, the harder it is
+    and the more turns it takes. ``tau``: temperature of "swapped", which takes at most ``rounds`` turns of L-BFGS.
+    ``mix``: what is left of y beside its prototypes.
+
     Balanced means that prototypes are used equally: the authors' code sharpens by a prior and balances nothing. V and Q
     are of centred unit rows. Fitted on the survey's sample, at most 5,000 pairs.
     """

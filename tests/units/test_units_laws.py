@@ -60,8 +60,8 @@ def test_a_sparse_map_is_found_and_its_optimum_holds() -> None:
     assert torch.equal(weight(found.translate()).abs() > 0.05, truth != 0)
     assert 0 < found.provenance["params"]["penalty"] < 1
     gram, cross = x.T @ x / 2000, x.T @ y / 2000
-    w = lasso(gram, cross, 0.1, torch.zeros_like(cross))
-    assert w is not None
+    strong, w = lasso(gram, cross, torch.tensor([0.3, 0.1], dtype=torch.float64))
+    assert int((strong != 0).sum()) <= int((w != 0).sum())
     slope = cross - gram @ w  # the subgradient conditions: at most the penalty, and it where a weight is not 0
     assert float(slope.abs().max()) <= 0.1 + 1e-3
     torch.testing.assert_close(slope[w != 0], 0.1 * w[w != 0].sign(), atol=1e-3, rtol=0)
