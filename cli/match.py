@@ -64,13 +64,13 @@ def match(
     """
     from ..aligners import load
     from ..aligners.errors import UsageError
-    from ..stitching.match import MATCH_FORMATS, known_pairs, write_matches
+    from ..stitching.match import known_pairs, write_matches
     from ..stitching.match import match as match_rows
+    from ..stitching.tables import require_table
     from .output import print_json, rows_progress, say
 
     started = perf_counter()
-    if out.suffix not in MATCH_FORMATS:
-        raise UsageError(f"--out: expected one of {', '.join(MATCH_FORMATS)}, got {out}.")
+    require_table(out)
     if map_file is not None and (seeds is not None or method != "auto" or set_):
         raise UsageError("--map is a map that is fitted already; leave --seeds, --method and --set off.")
     inputs = (source, target, seeds, map_file, *(ids or ()))

@@ -67,7 +67,8 @@ class AssignmentPrediction(Aligner):
         mean, length = y.mean(0), torch.linalg.vector_norm(y - y.mean(0), dim=1).mean()
         unit = normalize(y - mean, dim=1)
         v = prototypes(unit, min(self.prototypes, len(x) // 4), survey.seed)
-        q = sinkhorn(-(unit @ v.T), self.eps, rounds=5000) * len(x)
+        # A ten thousandth of the mass out of place is nothing here; a hundredth of that was not reached by 966 images.
+        q = sinkhorn(-(unit @ v.T), self.eps, rounds=5000, tolerance=1e-4) * len(x)
         drawn = self.mix * y + (1 - self.mix) * (mean + length * normalize(q @ v, dim=1))
         mapping = Ridge().solve(Moments.of(x, drawn, survey.sample.weights))
         if self.kind == "swapped":

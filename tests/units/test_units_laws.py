@@ -20,7 +20,8 @@ from suture.aligners import (
 from suture.aligners.maps import Identity
 from suture.aligners.units.clusters import cluster_units, sharedness
 from suture.aligners.units.matching import matched_units
-from suture.aligners.units.order import nested, recombined, simplex, simplex_map, truncated
+from suture.aligners.units.order import nested, shortened, simplex, simplex_map, truncated
+from suture.aligners.units.recombine import block_weights, held_out_r2, recombined
 from suture.aligners.units.sparse import lasso
 from suture.aligners.units.split import contrast, split
 
@@ -157,6 +158,42 @@ def test_simplex_targets_join_spaces_without_pairs() -> None:
         simplex_map(x, labels + 1, classes=5)
     with pytest.raises(RefusedError, match="at least two"):
         simplex_map(x, labels * 0, classes=5)
+
+
+def test_an_alignment_is_cut_short_as_a_whole() -> None:
+    x, y = normal(200, 6), normal(200, 6) @ normal(6, 8, seed=3) @ torch.diag(torch.linspace(2, 0.1, 8).double())
+    alignment = Procrustes().fit(x, y)
+    short = shortened(alignment, 3, y)
+    assert [m.target_dim for m in short.maps.values()] == [3, 3]
+    torch.testing.assert_close(short.map_of("target")(y), truncated(nested(Identity(8), y), 3)(y))
+    torch.testing.assert_close(
+        short.map_of("source")(x), truncated(nested(alignment.translate(), y), 3)(x), atol=1e-7, rtol=0
+    )
+    whole, less = shortened(alignment, 8, y).provenance["kept"], short.provenance["kept"]
+    assert whole == {"squares": pytest.approx(1), "neighbours": pytest.approx(1)}
+    assert 0.5 < less["squares"] < 1
+    assert less["neighbours"] < 1
+    plain = shortened(alignment, 3)
+    torch.testing.assert_close(plain.map_of("target")(y), torch.nn.functional.normalize(y[:, :3], dim=1))
+    with pytest.raises(RefusedError):
+        short.translate()  # what was cut off is gone
+
+
+def test_recombined_maps_are_judged_on_pairs_that_they_have_not_seen() -> None:
+    x = normal(60, 6)
+    maps = {name: Affine(normal(6, 8, seed=s), normal(8, seed=s + 5)) for s, name in enumerate(("one", "other"))}
+    y = 0.7 * maps["one"](x) + 0.3 * maps["other"](x)
+    options = {"blocks": 2, "alpha": 0.0, "positive": False}
+    weights = block_weights([*maps.values()], x, y, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(weights, torch.tensor([[0.7, 0.7], [0.3, 0.3]], dtype=torch.float64))
+    judged = held_out_r2(maps, x, y, **options)  # type: ignore[arg-type]
+    assert judged is not None
+    assert judged["recombined"] == pytest.approx(1)
+    assert judged["recombined"] > judged["mean of all"] > judged["other"]
+    noise = held_out_r2(maps, x, normal(60, 8, seed=9), blocks=8, alpha=0.0, positive=False)
+    assert noise is not None
+    assert noise["recombined"] < 0  # in-sample least squares would be above it
+    assert held_out_r2(maps, x[:9], y[:9], **options) is None  # type: ignore[arg-type]
 
 
 def test_blocks_of_maps_are_recombined() -> None:
