@@ -6,16 +6,33 @@ With the dumps (see benchmarks/quality.py and emoji.py) the held-out results are
 
 import argparse
 import json
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from suture.aligners import ALIGNERS, Aligner, Alignment, Pairs, RefusedError, Survey, SutureError
+from suture.aligners import (
+    ALIGNERS,
+    Aligner,
+    Alignment,
+    LabelledAligner,
+    MultiwayAligner,
+    Pairs,
+    RefusedError,
+    Survey,
+    SutureError,
+    UnpairedAligner,
+)
+from suture.aligners.unpaired.base import NoEvidenceError
 
 import results
 from emoji import judged
 from quality import ndcg, right_rows, rows
+
+SEEDS = 20
 
 HEAD = """# Methods
 
@@ -91,53 +108,97 @@ def centred_scores(alignment: Alignment, x: torch.Tensor, y: torch.Tensor, mean:
     return torch.nn.functional.normalize(mapped, dim=1) @ torch.nn.functional.normalize(there, dim=1).T
 
 
-def measure(data: Path) -> dict[str, dict[str, float | str]]:
-    """Held-out results of every method for pairs, on both sets."""
+def measure(data: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, float | str]]]:
+    """Held-out results of those methods on both sets, one method after the other."""
     words, old, new = data / "wordnet", "minilm-l6", "mpnet-base"
     right, queries, gallery = right_rows(words), rows(words / new, "query"), rows(words / old, "gallery")
-    glosses = Survey.of(Pairs.of(rows(words / old, "fit")[:2000], rows(words / new, "fit")[:2000]))
+    glosses = Fit(rows(words / old, "fit"), rows(words / new, "fit"), labels(words), budget=2000, halves=4000)
     sides = [data / "emoji" / name for name in ("efficientnet-lite0", "minilm-l6")]
     (x, y), (a, b) = ([rows(side, part) for side in sides] for part in ("fit", "test"))
-    images = Survey.of(Pairs.of(x, y))
-    found: dict[str, dict[str, float | str]] = {}
-    for name, kind in ALIGNERS.items():
-        if kind.needs != "pairs":
-            continue
-        found[name] = {}
-        for key in ("wordnet", "emoji"):
+    images = Fit(x, y, labels(data / "emoji"), budget=len(x), halves=len(x) // 2)
+
+    def on_glosses(kind: type[Aligner]) -> float:
+        return float(ndcg(glosses.of(kind), queries, gallery, right).mean())
+
+    def on_images(kind: type[Aligner]) -> float:
+        return float(judged(centred_scores(images.of(kind), a, b, y.mean(0)))["top-5"].mean())
+
+    for name in names:
+        found: dict[str, float | str] = {}
+        for key, score in (("wordnet", on_glosses), ("emoji", on_images)):
             try:
-                if key == "wordnet":
-                    value = float(ndcg(served(kind, glosses), queries, gallery, right).mean())
-                else:
-                    value = float(judged(centred_scores(served(kind, images), a, b, y.mean(0)))["top-5"].mean())
-                found[name][key] = round(value, 4)
+                found[key] = round(score(ALIGNERS[name]), 4)
+            except NoEvidenceError:
+                found[key] = "refused: no evidence"
             except SutureError as error:
-                found[name][key] = str(error).split(":")[-1].strip().split(";")[0]
-        print(name, found[name], flush=True)
-    return found
+                found[key] = "needs equal dims" if "equal dims" in str(error) else str(error).split(";")[0]
+        yield name, found
 
 
-def served(kind: type[Aligner], survey: Survey) -> Alignment:
-    """The fit with defaults. Raises `SutureError` where it cannot translate."""
-    alignment = kind().fit_survey(survey)
-    alignment.translate()
-    return alignment
+def labels(folder: Path) -> list[str]:
+    """The label of each row that is fitted on."""
+    return [str(label) for label in np.load(folder / "fit_labels.npy").tolist()]
+
+
+@dataclass
+class Fit:
+    """One set and what each kind of method is given of it.
+
+    The first ``budget`` rows as pairs, as two spaces of many, or with their labels alone; or ``halves`` rows of the
+    source and as many others of the target, without pairs but for 20 seeds where a few pairs are needed.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    labels: list[str]
+    budget: int
+    halves: int
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Of the pairs."""
+        return Survey.of(Pairs.of(self.x[: self.budget], self.y[: self.budget]))
+
+    def of(self, kind: type[Aligner]) -> Alignment:
+        """The fit with defaults. Raises `SutureError` where there is none that can translate."""
+        aligner = kind()
+        both = {"source": self.x[: self.budget], "target": self.y[: self.budget]}
+        if isinstance(aligner, MultiwayAligner):
+            found = aligner.fit_spaces(both)
+        elif isinstance(aligner, LabelledAligner):
+            found = aligner.fit_labelled(both, dict.fromkeys(both, self.labels[: self.budget]))
+        elif isinstance(aligner, UnpairedAligner):
+            seeds = SEEDS if aligner.needs == "few pairs" else 0
+            y = torch.cat([self.y[:seeds], self.y[self.halves : 2 * self.halves - seeds]])
+            known = [(i, i) for i in range(seeds)] if seeds else None
+            found = aligner.fit_unpaired(self.x[: self.halves], y, seeds=known)
+        else:
+            found = aligner.fit_survey(self.survey)
+        found.translate()
+        return found
 
 
 def cell(value: float | str | None) -> str:
-    """A number, or a dash for what has no answer."""
-    return f"{value:.3f}" if isinstance(value, float) else "-"
+    """A number, the reason why there is none, or a dash for what was not measured."""
+    return f"{value:.3f}" if isinstance(value, float) else value or "-"
 
 
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
-    data = parser.parse_args().data
+    parser.add_argument(
+        "--only", nargs="*", choices=ALIGNERS, help="measure these again and leave the others as they are"
+    )
+    asked = parser.parse_args()
     store = results.FOLDER / "methods.json"
-    if data is not None:
-        store.write_text(json.dumps(measure(data), indent=1) + "\n", encoding="utf-8")
     held_out = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    if asked.data is not None:
+        for name, found in measure(asked.data, asked.only or list(ALIGNERS)):
+            print(name, found, flush=True)
+            held_out[name] = found
+            ordered = {each: held_out[each] for each in ALIGNERS if each in held_out}
+            store.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     table = [
         [
             f"`{name}`",

@@ -19,6 +19,7 @@ from .inspect import inspect
 from .many import extend, pick
 from .match import match
 from .methods import methods
+from .named import concepts
 from .parts import contrast, split, units
 from .reshape import recombine, truncate
 from .stitch import export, fold, stitch
@@ -50,6 +51,7 @@ for command in (
     split,
     contrast,
     units,
+    concepts,
     stitch,
     fold,
     export,

@@ -16,6 +16,7 @@ from .options import (
     Json,
     Overwrite,
     Seed,
+    Settings,
     Unfamiliar,
     bad_rows_policy,
     check_output,
@@ -45,7 +46,7 @@ def match(
     method: Annotated[
         str, typer.Option(help="Unpaired method; auto: seeded with --seeds, else vecmap, then mini-vec2vec.")
     ] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    set_: Settings = None,
     one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Each target once at most (Hungarian).")] = False,
     column: Column = None,
     ids: Ids = None,

@@ -1,4 +1,4 @@
-"""What named coordinates are worth: does a concept find its rows, do encoders agree on it, and why do two rows match."""
+"""What named coordinates are worth: does each find its rows, do encoders agree on it, why do two rows match."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
 
 def contributions(a: Tensor, b: Tensor) -> Tensor:
-    """``a_c b_c / (|a| |b|)`` ``(n, k)``: what each coordinate adds to the cosine of rows ``a`` and ``b`` ``(n, k)``."""
+    """``a_c b_c / (|a| |b|)`` ``(n, k)``: what each coordinate adds to the cosine of rows ``a`` and ``b``."""
     lengths = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
     return a * b / lengths.clamp(min=torch.finfo(a.dtype).tiny)[:, None]

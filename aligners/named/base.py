@@ -16,7 +16,7 @@ from ..arrays import Array, as_matrix
 from ..errors import RefusedError, SutureError, UsageError
 from ..linear.ridge import Ridge
 from ..map import Map
-from ..maps import Affine
+from ..maps import Affine, build_map
 from ..moments import Moments
 from ..pairs import mix
 from ..survey import Survey, all_unit, space_of
@@ -97,7 +97,8 @@ class LabelledAligner(Aligner):
             )
         made = {"method": self.name, "params": self.parameters(), "names": list(names), **facts}
         made["rows"] = sum(len(x) for x in fitted.values())
-        return Alignment(maps, back, remembered, made).to(torch.float32)
+        kept = {space: single(mapping) for space, mapping in maps.items()}
+        return Alignment(kept, back, remembered, made).to(torch.float32)
 
     def held_out(self, part: Labelled, names: Sequence[str], seed: int) -> dict[str, float] | None:
         """How a fit on four fifths of the rows labels the others; None where too few rows or labels are left."""
@@ -117,9 +118,7 @@ class LabelledAligner(Aligner):
         }
 
 
-def gathered(
-    spaces: Mapping[str, Array], labels: Mapping[str, Sequence[Any]]
-) -> tuple[list[str], dict[str, Labelled]]:
+def gathered(spaces: Mapping[str, Array], labels: Mapping[str, Sequence[Any]]) -> tuple[list[str], dict[str, Labelled]]:
     """The names that all spaces have, in order, and the rows of each space that bear one."""
     if len(spaces) < 2:
         raise UsageError(f"expected at least two spaces, got {len(spaces)}.")
@@ -151,6 +150,11 @@ def finite(x: Array, what: str) -> Tensor:
     if not float((rows - rows[0]).abs().max()) > 0:
         raise RefusedError(f"{what}: expected rows that differ, got no variance at all: all rows are the same.")
     return rows
+
+
+def single(mapping: Map) -> Map:
+    """The same map with its numbers in float32."""
+    return build_map(mapping.kind, {name: t.float() for name, t in mapping.tensors().items()}, mapping.settings())
 
 
 def way_back(mapping: Map, x: Tensor) -> Affine:

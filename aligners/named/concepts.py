@@ -38,8 +38,8 @@ class Concepts(LabelledAligner):
     beside the mean log loss (logistic). ``standardise``: every coordinate to mean 0 and variance 1 over the rows, so
     that frequent or broad concepts do not drown the others.
 
-    The way back into a space is ridge (GCV) from the coordinates of its own rows: a translation through the names, which
-    keeps what the concepts say and nothing else.
+    The way back into a space is ridge (GCV) from the coordinates of its own rows: a translation through the names,
+    which keeps what the concepts say and nothing else.
     """
 
     name: ClassVar[str] = "concepts"
@@ -88,7 +88,7 @@ class Concepts(LabelledAligner):
         *,
         canaries: bool = True,
     ) -> Alignment:
-        """Join ``spaces`` ``(n_k, p_k)`` by what each encoder makes of the ``names``: rows ``concepts[k]`` ``(c, p_k)``.
+        """Join ``spaces`` ``(n_k, p_k)`` by what each encoder makes of ``names``: rows ``concepts[k]`` ``(c, p_k)``.
 
         Raises `UsageError` for probes, which learn from labels, and `RefusedError` where a space lacks a name.
         """

@@ -72,13 +72,21 @@ class SparseCode(Map):
         u = normalize(x - self.centre.to(x), dim=-1, eps=torch.finfo(x.dtype).tiny ** 0.5)
         gram, pull = e @ e.T, u @ e.T - self.penalty
         code = ahead = torch.zeros_like(pull)
-        t = 1.0
-        for _ in range(STEPS):
+        for momentum in self.momenta():
             found = (ahead - self.step * (ahead @ gram - pull)).clamp(min=0)
-            later = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            ahead = found + (t - 1) / later * (found - code)
-            code, t = found, later
+            ahead = found + momentum * (found - code)
+            code = found
         return code
+
+    @staticmethod
+    def momenta() -> list[float]:
+        """How far each step goes on beyond what it found."""
+        found, t = [], 1.0
+        for _ in range(STEPS):
+            later = (1 + (1 + 4 * t * t) ** 0.5) / 2
+            found.append((t - 1) / later)
+            t = later
+        return found
 
     def inverse(self) -> Map:
         """Refused."""

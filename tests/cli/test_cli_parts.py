@@ -104,10 +104,60 @@ def test_refusals(fails: Callable[..., str], world: Path, ab: Path, ac: Path) ->
     assert "there is no 'cosine'" in fails(2, "methods", "cosine")
     assert "1 to 32 dims" in fails(2, "truncate", ab, 33, "-o", "x.safetensors")
     assert "target side" in fails(3, "truncate", ab, 4, "-o", "x.safetensors", "--order", b, "--side", "source")
-    assert "same two spaces" in fails(2, "recombine", ab, ac, "-o", "x.safetensors", "--on", a, world / "fit.a.npy")
+    assert "target rows of 24 dims" in fails(3, "recombine", ab, ac, "-o", "x.safetensors", "--on", a, b)
     assert "wrong way round" in fails(3, "recombine", ab, "-o", "x.safetensors", "--on", b, a)
     assert "rank of 1 to" in fails(3, "split", a, b, "-o", "x", "--rank", 30)
     assert "one space" in fails(3, "contrast", a, b, "-o", "x")
     assert "rank below" in fails(3, "contrast", a, world / "fit.c.npy", "-o", "x", "--rank", 24)
     assert ".csv, .jsonl, .parquet" in fails(2, "units", a, b, "-o", "u.txt")
     assert "clusters" in fails(3, "units", a, b, "--clusters", 99)
+
+
+def clusters(seed: int, dim: int) -> tuple[Any, list[str]]:
+    """Rows about the centres of four labels, as one encoder sees them; item i is the same for every encoder."""
+    which = np.random.default_rng(0).integers(0, 4, 240)
+    latent = 2 * np.random.default_rng(1).normal(size=(4, 5))[which]
+    latent += 0.5 * np.random.default_rng(2).normal(size=(240, 5))
+    seen = latent @ np.random.default_rng(seed).normal(size=(5, dim))
+    return seen.astype(np.float32), [("ant", "bee", "cow", "dog")[w] for w in which]
+
+
+def test_named_coordinates(suture: Run, fails: Callable[..., str], here: Path) -> None:
+    for name, seed, dim in (("a", 3, 8), ("b", 4, 10)):
+        x, labels = clusters(seed, dim)
+        np.save(f"{name}.npy", x)
+        Path("labels.txt").write_text("".join(f"{label}\n" for label in labels))
+        np.save(
+            f"{name}.names.npy", np.stack([x[[w == n for w in labels]].mean(0) for n in ("ant", "bee", "cow", "dog")])
+        )
+    Path("names.txt").write_text("ant\nbee\ncow\ndog\n")
+    words = ("fit", "a.npy", "b.npy", "--method", "concepts")
+    done = suture(*words, "--labels", "labels.txt", "-o", "c.safetensors", "--json").json
+    assert done["names"] == done["shared_dim"] == 4
+    assert done["held_out"]["source"]["auroc"] > 0.9
+    assert "ant" not in suture(*words, "--labels", "labels.txt", "-o", "again.safetensors").err
+    told = ("concepts", "c.safetensors", "a.npy", "b.npy", "--labels", "labels.txt", "--match", "3:3")
+    found = suture(*told, "--json").json
+    assert set(found) == documented("concepts")[0]
+    assert [c["name"] for c in found["concepts"]] == ["ant", "bee", "cow", "dog"]
+    assert all(c["agreement"] > 0.5 and c["auroc"]["target"] > 0.9 for c in found["concepts"])
+    match = found["matches"][0]
+    assert match["concepts"][0]["name"] == Path("labels.txt").read_text().split()[3]
+    assert "agreement" in suture(*told).out
+    suture("apply", "c.safetensors", "a.npy", "-o", "s.npy", "--into", "shared")
+    assert np.load("s.npy").shape == (240, 4)
+    suture("apply", "c.safetensors", "a.npy", "-o", "t.npy")
+    assert np.load("t.npy").shape == (240, 10)
+    own = ("--concepts", "a.names.npy", "--concepts", "b.names.npy", "--names", "names.txt")
+    assert suture(*words, *own, "-o", "n.safetensors", "--json").json["names"] == 4
+    simplex = ("fit", "a.npy", "b.npy", "--method", "simplex", "--labels", "labels.txt", "-o", "s.safetensors")
+    assert suture(*simplex, "--json").json["shared_dim"] == 3
+    out = ("-o", "x.safetensors")
+    assert "--labels or --concepts" in fails(2, *words, *out)
+    assert "goes with --method concepts" in fails(2, "fit", "a.npy", "b.npy", "--method", "simplex", *own, *out)
+    assert "not with ridge" in fails(2, "fit", "a.npy", "b.npy", "--method", "ridge", "--labels", "labels.txt", *out)
+    assert "no ids to name" in fails(3, *words, *own[:4], *out)
+    assert "without --pairs" in fails(2, *words, "--labels", "labels.txt", "--by-row", *out)
+    assert "have names" in fails(3, "concepts", "s.safetensors", "a.npy")
+    assert "ROW:ROW" in fails(2, "concepts", "c.safetensors", "a.npy", "--match", "3")
+    assert "0..239" in fails(2, "concepts", "c.safetensors", "a.npy", "b.npy", "--match", "3:999")
