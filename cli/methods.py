@@ -40,8 +40,8 @@ def methods(
     say(f"{one['paper']}. Fitted on {one['needs']}; {'an affine map' if one['affine'] else 'a map that bends'}.\n")
     say(one["explanation"] + "\n")
     if one["parameters"]:
-        rows = [(f"--set {p['name']}=...", " | ".join(p["takes"]), text(p["default"])) for p in one["parameters"]]
-        table(("parameter", "takes", "default"), rows, numbers=False)
+        shown = [(f"--set {p['name']}=...", " | ".join(p["takes"]), text(p["default"])) for p in one["parameters"]]
+        table(("parameter", "takes", "default"), shown, numbers=False)
 
 
 def described(kind: type[Aligner]) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def contrast(
 
     started = perf_counter()
     paths = outputs(out, ("salient", "common"), target, background, overwrite=overwrite)
-    parts, facts = contrasted(*open_dumps((target, background)), rank, alpha=alpha)
+    of_interest, without = open_dumps((target, background))
+    parts, facts = contrasted(of_interest, without, rank, alpha=alpha)
     result = {"rank": rank, "alpha": alpha, **facts, **written(parts, paths, started, overwrite=overwrite)}
     if finished(result, json):
         return

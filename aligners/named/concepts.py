@@ -13,6 +13,7 @@ from ..alignment import Alignment
 from ..arrays import Array
 from ..errors import RefusedError, UsageError
 from ..linear.checks import check_choice, check_number
+from ..linear.ridge import Ridge
 from ..map import Map
 from ..maps import Affine
 from ..moments import Moments
@@ -119,11 +120,8 @@ def prototypes(x: Tensor, which: Tensor, names: int) -> Tensor:
 
 def ridge_probes(x: Tensor, which: Tensor, names: int, penalty: float) -> Affine:
     """Ridge of centred rows onto "bears this label", 0 or 1."""
-    moments = Moments.of(x, torch.eye(names, dtype=x.dtype)[which], blocks=("xx", "xy"))
-    scatter = moments.block("xx")
-    eye = torch.eye(len(scatter), dtype=scatter.dtype)
-    weight = torch.linalg.solve(scatter + penalty * scatter.trace() / len(scatter) * eye, moments.block("xy"))
-    return Affine.between(moments.mean_x, weight, moments.mean_y)
+    targets = torch.eye(names, dtype=x.dtype)[which]
+    return Ridge(alpha=penalty).solve(Moments.of(x, targets, blocks=("xx", "xy", "y")))
 
 
 def logistic_probes(x: Tensor, which: Tensor, names: int, penalty: float) -> Affine:

@@ -1,22 +1,18 @@
-"""Maps cut short: Matryoshka order and truncation, of one map or of a whole alignment; simplex targets."""
+"""Maps cut short: Matryoshka order and truncation, of one map or of a whole alignment."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..alignment import Alignment
 from ..arrays import Array, as_matrix
-from ..errors import RefusedError, UsageError
-from ..linear.checks import check_number
+from ..errors import UsageError
 from ..map import Map
 from ..maps import Affine, Identity, Normalize
 from ..measures.retrieval import overlap, search
-from ..moments import Moments
 
-__all__ = ["nested", "shortened", "simplex", "simplex_map", "truncated"]
+__all__ = ["nested", "shortened", "truncated"]
 
 JUDGED = 2000
 
@@ -72,34 +68,3 @@ def what_is_kept(turn: Map, short: Map, rows: Tensor) -> dict[str, float]:
         whole, left = (search(side[asked], side, k=k, exclude=asked).top for side in (turned, cut))
         found["neighbours"] = float(overlap(left, whole).mean())
     return found
-
-
-def simplex(classes: int) -> Tensor:
-    """The vertices ``(K, K - 1)`` of a regular simplex: unit vectors with cosine ``-1 / (K - 1)`` pairwise."""
-    if classes < 2:
-        raise UsageError(f"expected at least two classes, got {classes}.")
-    centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    _, vectors = torch.linalg.eigh(centred)
-    rows = vectors[:, 1:]  # the first has eigenvalue 0: the mean
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-
-
-def simplex_map(x: Array, labels: Sequence[int] | Array, *, classes: int, alpha: float = 0.1) -> Affine:
-    """Ridge of ``x`` ``(n, p)`` onto the simplex vertex of each row's label ``(n,)``, 0 to ``classes`` - 1.
-
-    Any two spaces mapped onto the same vertices can be compared without a pair in common (stationary representations,
-    Biondi et al. 2024, after the fact). ``alpha``: penalty in units of the mean variance.
-    """
-    check_number("simplex_map: alpha", alpha, 0, above=True)
-    rows, which = as_matrix(x, "x").double(), torch.as_tensor(labels)
-    if which.shape != (len(rows),) or which.is_floating_point():
-        raise UsageError(f"expected one whole-number label per row, got {tuple(which.shape)} for {len(rows)} rows.")
-    if len(rows) and (int(which.min()) < 0 or int(which.max()) >= classes):
-        raise UsageError(f"expected labels within 0..{classes - 1}, got {int(which.min())}..{int(which.max())}.")
-    if len(torch.unique(which)) < 2:
-        raise RefusedError("expected rows of at least two classes, got one.")
-    moments = Moments.of(rows, simplex(classes)[which.long()])
-    scatter = moments.block("xx")
-    mu = alpha * scatter.trace() / len(scatter)
-    weight = torch.linalg.solve(scatter + mu * torch.eye(len(scatter), dtype=scatter.dtype), moments.block("xy"))
-    return Affine.between(moments.mean_x, weight, moments.mean_y)

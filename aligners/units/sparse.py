@@ -64,7 +64,7 @@ class SparseUnits(LinearAligner):
         path = penalties(top, WEAKEST * top, PENALTIES)
         starts = [torch.zeros_like(standard.cross) for standard, _ in folds]
         errors = torch.empty(0, len(survey.sample), dtype=torch.float64)
-        for segment in path.split(SEGMENT):
+        for segment in torch.split(path, SEGMENT):
             part = torch.empty(len(segment), len(survey.sample), dtype=torch.float64)
             for i, (standard, rows) in enumerate(folds):
                 x, y = survey.sample.x[rows].double(), survey.sample.y[rows][:, units].double()

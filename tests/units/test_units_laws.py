@@ -18,9 +18,10 @@ from suture.aligners import (
     UsageError,
 )
 from suture.aligners.maps import Identity
+from suture.aligners.named.simplex import simplex, simplex_map
 from suture.aligners.units.clusters import cluster_units, sharedness
 from suture.aligners.units.matching import matched_units
-from suture.aligners.units.order import nested, shortened, simplex, simplex_map, truncated
+from suture.aligners.units.order import nested, shortened, truncated
 from suture.aligners.units.recombine import block_weights, held_out_r2, recombined
 from suture.aligners.units.sparse import lasso
 from suture.aligners.units.split import contrast, split
