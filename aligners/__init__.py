@@ -28,6 +28,9 @@ from .multiway.binding import Bind
 from .multiway.extend import add_space
 from .multiway.gcca import GCCA
 from .multiway.procrustes import GeneralisedProcrustes, SharedResponse
+from .named.base import LabelledAligner
+from .named.concepts import Concepts
+from .named.simplex import Simplex
 from .nonlinear.distill import Distill
 from .nonlinear.landmark import LandmarkKernel
 from .nonlinear.local import Local
@@ -84,6 +87,8 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "sparse-units": SparseUnits,
     "shared-private": SharedPrivate,
     "expand-orthogonal": ExpandOrthogonal,
+    "concepts": Concepts,
+    "simplex": Simplex,
     "gpa": GeneralisedProcrustes,
     "gcca": GCCA,
     "srm": SharedResponse,
@@ -103,6 +108,7 @@ __all__ = [
     "AssignmentPrediction",
     "Bind",
     "Chain",
+    "Concepts",
     "Distill",
     "DistillMLP",
     "ExpandOrthogonal",
@@ -112,6 +118,7 @@ __all__ = [
     "Identity",
     "IdentityRidge",
     "InverseRelative",
+    "LabelledAligner",
     "LandmarkKernel",
     "LeastSquares",
     "LinearAligner",
@@ -134,6 +141,7 @@ __all__ = [
     "Seeded",
     "SharedPrivate",
     "SharedResponse",
+    "Simplex",
     "Space",
     "SparseUnits",
     "Subspace",

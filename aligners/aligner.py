@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from inspect import get_annotations, getdoc
 from typing import Any, ClassVar, Literal, Self
 
 from .alignment import Alignment
@@ -24,7 +25,8 @@ class Aligner(ABC):
     """A method of alignment with its hyper-parameters as fields.
 
     ``name`` is its name in the registry, ``summary`` one line on what it does, ``paper`` where it comes from, ``needs``
-    what it is fitted on.
+    what it is fitted on. The docstring of a method says what each of its parameters does; ``seed``, where it has one,
+    is that of every draw: the same rows and seed give the same map.
     """
 
     name: ClassVar[str]
@@ -57,6 +59,12 @@ class Aligner(ABC):
 
         return best(self.variants(survey), survey)
 
+    @classmethod
+    def explanation(cls) -> str:
+        """The docstrings of the method and of those that it has parameters from, its own first."""
+        own = [base for base in cls.__mro__ if issubclass(base, Aligner) and base is not Aligner]
+        return "\n\n".join(getdoc(base) or "" for base in own if base is cls or _has_parameters(base))
+
     def parameters(self) -> dict[str, Any]:
         """The hyper-parameters as plain JSON values."""
         return asdict(self)
@@ -79,6 +87,10 @@ class Aligner(ABC):
             {"source": survey.source, "target": survey.target},
             {"method": self.name, "params": settled.parameters(), "rows": int(survey.moments.n), **fitted.provenance},
         )
+
+
+def _has_parameters(kind: type[Aligner]) -> bool:
+    return not {f.name for f in fields(kind)}.isdisjoint(get_annotations(kind))
 
 
 @dataclass(frozen=True)

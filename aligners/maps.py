@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from .errors import RefusedError, SutureError
 from .map import Map, MapModule
+from .multiway.fused import Fused
+from .named.sparse_code import SparseCode
 from .nonlinear.kinds import Landmark, Mixture, Residual
 from .relative.map import Product, Relative
 
@@ -235,6 +237,7 @@ class Chain(Map):
 MAP_KINDS: dict[str, type[Map]] = {
     "affine": Affine,
     "chain": Chain,
+    "fused": Fused,
     "identity": Identity,
     "landmark": Landmark,
     "mixture": Mixture,
@@ -242,6 +245,7 @@ MAP_KINDS: dict[str, type[Map]] = {
     "product": Product,
     "relative": Relative,
     "residual": Residual,
+    "sparse-code": SparseCode,
 }
 
 

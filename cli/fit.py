@@ -10,6 +10,7 @@ import typer
 
 from .many import fit_spaces, is_multiway
 from .match import Seeds, Unpaired, fit_without_pairs
+from .named import ConceptDumps, Labels, Names, fit_named, needs_labels
 from .options import (
     BadRowsOption,
     Column,
@@ -18,6 +19,7 @@ from .options import (
     Json,
     Overwrite,
     Seed,
+    Settings,
     Unfamiliar,
     bad_rows_policy,
     check_map_output,
@@ -42,7 +44,7 @@ def fit(
         typer.Argument(metavar="[MORE]...", help="Dumps of further spaces: --method gpa, gcca, srm, bind."),
     ] = None,
     method: Annotated[str, typer.Option(help="A name from `suture methods`, or auto: the best out of fold.")] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    set_: Settings = None,
     family: Annotated[Literal["affine", "any"], typer.Option(help="What auto compares.")] = "affine",
     column: Column = None,
     ids: Ids = None,
@@ -51,6 +53,9 @@ def fit(
     pairs: Annotated[Path | None, typer.Option(help="File of pairs, columns source and target.")] = None,
     unpaired: Unpaired = False,
     seeds: Seeds = None,
+    labels: Labels = None,
+    concepts: ConceptDumps = None,
+    names: Names = None,
     groups: Annotated[Path | None, typer.Option(help="Group of each row; a group is never split.")] = None,
     weights: Annotated[Path | None, typer.Option(help="How much each pair counts: a number a source row.")] = None,
     bad_rows: BadRowsOption = "refuse",
@@ -87,15 +92,34 @@ def fit(
     from .settings import build_aligner
 
     started = perf_counter()
-    labels = (queries, gallery, relevant)
-    if any(labels) and not all(labels):
+    asked = (queries, gallery, relevant)
+    if any(asked) and not all(asked):
         raise UsageError("--queries, --gallery and --relevant go together: all three or none.")
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
     if head is not None and queries is not None:
         raise UsageError("--head and --queries are two ways to choose; give one.")
+    named_by = labels or concepts or names or needs_labels(method)
+    if named_by and (unpaired or seeds or pairs or by_row or groups or weights or head or any(asked)):
+        raise UsageError("Named coordinates need no pairs: --labels and --concepts go without --pairs and the like.")
+    if named_by:
+        fit_named(
+            (source, target, *(more or ())),
+            out,
+            method=method,
+            settings=set_ or [],
+            labels=labels,
+            concepts=concepts,
+            names=names,
+            columns=(column, ids, id_column),
+            canaries=canaries,
+            seed=seed,
+            overwrite=overwrite,
+            json=json,
+        )
+        return
     if more or is_multiway(method):
-        if unpaired or seeds or pairs or groups or weights or head or any(labels):
+        if unpaired or seeds or pairs or groups or weights or head or any(asked):
             raise UsageError("Many spaces are joined by ids or by row; they go without --pairs, --groups and the like.")
         fit_spaces(
             (source, target, *(more or ())),
@@ -112,9 +136,9 @@ def fit(
         )
         return
     without_pairs = unpaired or seeds is not None
-    if without_pairs and (by_row or pairs or groups or weights or head or any(labels)):
+    if without_pairs and (by_row or pairs or groups or weights or head or any(asked)):
         raise UsageError("--unpaired and --seeds go without --by-row, --pairs, --groups, --weights, --head and labels.")
-    inputs = (source, target, head, *labels, pairs, seeds, groups, weights, *(ids or ()), gallery_ids)
+    inputs = (source, target, head, *asked, pairs, seeds, groups, weights, *(ids or ()), gallery_ids)
     check_map_output(out, *inputs, overwrite=overwrite)
     policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
     if without_pairs:

@@ -19,6 +19,9 @@ from .inspect import inspect
 from .many import extend, pick
 from .match import match
 from .methods import methods
+from .named import concepts
+from .parts import contrast, split, units
+from .reshape import recombine, truncate
 from .stitch import export, fold, stitch
 
 __all__ = ["app"]
@@ -43,6 +46,12 @@ for command in (
     invert,
     pick,
     extend,
+    truncate,
+    recombine,
+    split,
+    contrast,
+    units,
+    concepts,
     stitch,
     fold,
     export,

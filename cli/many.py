@@ -17,6 +17,7 @@ from .options import (
     Json,
     Overwrite,
     Seed,
+    Settings,
     bad_rows_policy,
     check_map_output,
     open_dumps,
@@ -76,7 +77,7 @@ def fit_spaces(
 ) -> None:
     """Fit an alignment of all the dumps, save it, and say how held-out items of each space find those of the others.
 
-    --json keys: method, params, items, spaces (rows and dims by name), shared_dim, any_to_any, path, seconds.
+    --json keys: method, params, items, spaces (rows and dims by name), shared_dim, any_to_any, fusion, path, seconds.
     """
     from ..aligners import MultiwayAligner, save_alignment
     from ..aligners.errors import UsageError
@@ -104,6 +105,7 @@ def fit_spaces(
         "spaces": {name: {"rows": facts["space_rows"][name], "dim": dump.dim} for name, dump in dumps.items()},
         "shared_dim": alignment.shared_dim,
         "any_to_any": facts["any_to_any"],
+        "fusion": facts.get("fusion"),
         "bad_rows": many.bad,
         "path": str(out),
         "seconds": round(perf_counter() - started, 3),
@@ -123,9 +125,24 @@ def show(result: dict[str, Any], facts: Any) -> None:
         table(("held-out items", "find their mate (R@1)", "cosine", "items"), rows)
     else:
         say("Too few items to hold any out: nothing is known of how good this is.")
+    if result["fusion"]:
+        show_fusion(result["fusion"])
     if facts.get("alternation", {}).get("advice"):
         say(facts["alternation"]["advice"])
     say(f"{result['method']} -> {result['path']} in {result['seconds']:.1f} s", style="bold")
+
+
+def show_fusion(fusion: dict[str, Any]) -> None:
+    """The weights, and what fusing gains and costs."""
+    from .output import say, table
+
+    for modality, weights in fusion["weights"].items():
+        say(f"{modality}: " + ", ".join(f"{w:.2f} of {space}" for space, w in weights.items()))
+    ways = ("fused", "equal", "single")
+    rows = [(way, *(f"{found[w]:.3f}" for w in ways)) for way, found in fusion["recall@1"].items()]
+    table((f"R@1 of {fusion['items']} held-out items", "fused", "equal weights", "best single space"), rows)
+    for way, found in fusion["retention"].items():
+        say(f"{way}: {found['own']:.3f} in its own space, {found['fused']:.3f} fused.")
 
 
 def pick(
@@ -153,7 +170,7 @@ def extend(
     known: Annotated[list[str], typer.Argument(metavar="KNOWN...", help="Dumps of spaces in it: NAME=PATH.")],
     out: Out,
     method: Annotated[str, typer.Option(help="A linear method for the new map; auto: a scaled rotation.")] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    set_: Settings = None,
     column: Column = None,
     ids: Ids = None,
     id_column: IdColumn = None,

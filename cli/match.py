@@ -16,6 +16,7 @@ from .options import (
     Json,
     Overwrite,
     Seed,
+    Settings,
     Unfamiliar,
     bad_rows_policy,
     check_output,
@@ -45,7 +46,7 @@ def match(
     method: Annotated[
         str, typer.Option(help="Unpaired method; auto: seeded with --seeds, else vecmap, then mini-vec2vec.")
     ] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
+    set_: Settings = None,
     one_to_one: Annotated[bool, typer.Option("--one-to-one", help="Each target once at most (Hungarian).")] = False,
     column: Column = None,
     ids: Ids = None,
@@ -64,13 +65,13 @@ def match(
     """
     from ..aligners import load
     from ..aligners.errors import UsageError
-    from ..stitching.match import MATCH_FORMATS, known_pairs, write_matches
+    from ..stitching.match import known_pairs, write_matches
     from ..stitching.match import match as match_rows
+    from ..stitching.tables import require_table
     from .output import print_json, rows_progress, say
 
     started = perf_counter()
-    if out.suffix not in MATCH_FORMATS:
-        raise UsageError(f"--out: expected one of {', '.join(MATCH_FORMATS)}, got {out}.")
+    require_table(out)
     if map_file is not None and (seeds is not None or method != "auto" or set_):
         raise UsageError("--map is a map that is fitted already; leave --seeds, --method and --set off.")
     inputs = (source, target, seeds, map_file, *(ids or ()))

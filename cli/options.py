@@ -22,6 +22,7 @@ __all__ = [
     "Json",
     "Overwrite",
     "Seed",
+    "Settings",
     "Unfamiliar",
     "bad_rows_policy",
     "check_map_output",
@@ -32,6 +33,9 @@ __all__ = [
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of every draw: folds, samples, bootstrap.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="name=value: a parameter of the method (suture methods NAME).")
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output file.")]
 Column = Annotated[
     list[str] | None, typer.Option(help="Array or column to read; once for all dumps, or once for each in turn.")

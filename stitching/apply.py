@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..aligners.alignment import Alignment
 from ..aligners.arrays import working_dtype
-from ..aligners.errors import RefusedError
+from ..aligners.errors import RefusedError, UsageError
 from ..aligners.maps import Map, Normalize
 from ..aligners.recognise import require_norms, require_side
 from .dumps import BadRows, Dump, Screen, find_bad, open_writer
@@ -36,13 +36,18 @@ class Applied:
     dropped: dict[str, Any]
 
 
-def serving_map(alignment: Alignment, side: str = "source", normalize: Norm = "auto") -> tuple[Map, str]:
+def serving_map(
+    alignment: Alignment, side: str = "source", normalize: Norm = "auto", *, into: str = "target"
+) -> tuple[Map, str]:
     """The map of rows of ``side`` into the space where both sides meet, and whether rows end "l2" or "none".
 
     That is the target's own space where the alignment can translate into it, else the shared one. Normalisation is no
-    part of the map itself: "auto" is l2 where the target's rows had unit length.
+    part of the map itself: "auto" is l2 where the target's rows had unit length. ``into`` "shared": the shared space,
+    even where a translation could be had.
     """
-    ends_in_target = "target" in alignment.maps and alignment.translates("source", "target")
+    if into not in ("target", "shared"):
+        raise UsageError(f"expected to map into target or shared, got '{into}'.")
+    ends_in_target = into == "target" and "target" in alignment.maps and alignment.translates("source", "target")
     mapping = alignment.translate(side, "target") if ends_in_target else alignment.map_of(side)
     target = alignment.spaces.get("target")
     unit = target is not None and target.unit and ends_in_target
@@ -82,6 +87,7 @@ def apply(
     side: str = "source",
     dtype: str | None = None,
     normalize: Norm = "auto",
+    into: str = "target",
     bad_rows: BadRows,
     familiar: bool = True,
     overwrite: bool = False,
@@ -95,7 +101,7 @@ def apply(
     """
     if Path(path).exists() and dump.path.exists() and Path(path).samefile(dump.path):
         raise RefusedError(f"{path}: this is the dump itself; the only copy is never overwritten. Name another file.")
-    mapping, policy = serving_map(alignment, side, normalize)
+    mapping, policy = serving_map(alignment, side, normalize, into=into)
     out = np.dtype(dump.dtype if dtype is None else dtype)
     kind = None if dump.ids is None else dump.ids.kind
     with open_writer(path, mapping.target_dim, out, id_kind=kind, overwrite=overwrite) as writer:

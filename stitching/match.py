@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -17,24 +13,22 @@ from torch.nn.functional import normalize
 
 from ..aligners.alignment import Alignment
 from ..aligners.arrays import working_dtype
-from ..aligners.errors import RefusedError, UsageError
+from ..aligners.errors import RefusedError
 from ..aligners.pairs import as_keys
 from ..aligners.recognise import require_side
 from ..aligners.unpaired.base import UnpairedAligner
 from ..aligners.unpaired.clouds import checked_seeds, sampled_rows
 from ..aligners.unpaired.csls import crowding
 from .apply import serving_map
-from .dumps import BadRows, Dump, Screen, atomic_write, hash_ids
-from .dumps.extras import need
-from .dumps.ids import as_int64
+from .dumps import BadRows, Dump, Screen, hash_ids
 from .dumps.pairs import join_table
+from .tables import write_table
 
-__all__ = ["MATCH_FORMATS", "Matches", "fit_unpaired", "known_pairs", "match", "write_matches"]
+__all__ = ["Matches", "fit_unpaired", "known_pairs", "match", "write_matches"]
 
 BLOCK = 2048
 MOST_CELLS = 100_000_000
 KNOWN = 1.0
-MATCH_FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,39 +199,11 @@ def write_matches(path: Path, matches: Matches, source: Dump, target: Dump, *, o
 
     The suffix is the format: .csv, .jsonl or .parquet. The file appears whole or not at all.
     """
-    if path.suffix not in MATCH_FORMATS:
-        raise UsageError(f"--out: expected one of {', '.join(MATCH_FORMATS)}, got {path}.")
     left, right = (
         rows.numpy() if dump.ids is None else dump.ids.take(rows.numpy())
         for rows, dump in ((matches.source, source), (matches.target, target))
     )
     confidence = matches.confidence.double().numpy()
-    with atomic_write(path, overwrite) as file:
-        if path.suffix == ".parquet":
-            pa = need("pyarrow", "arrow")
-            columns = {"source": arrow_ids(left), "target": arrow_ids(right), "confidence": confidence}
-            need("pyarrow.parquet", "arrow").write_table(pa.table(columns), file)
-        else:
-            rows = zip(left.tolist(), right.tolist(), confidence.round(6).tolist(), strict=True)
-            (write_csv if path.suffix == ".csv" else write_jsonl)(file, rows)
-
-
-def arrow_ids(ids: np.ndarray[Any, Any]) -> Any:
-    """Ids as a column: text, or whole numbers."""
-    text = ids.dtype == object and len(ids) and isinstance(ids[0], str)
-    return ids.tolist() if text else as_int64(np.array(ids.tolist()))
-
-
-def write_csv(file: BinaryIO, rows: Iterable[tuple[Any, Any, float]]) -> None:
-    """The rows under a header."""
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    csv.writer(text, lineterminator="\n").writerows([("source", "target", "confidence"), *rows])
-    text.flush()
-    text.detach()
-
-
-def write_jsonl(file: BinaryIO, rows: Iterable[tuple[Any, Any, float]]) -> None:
-    """One object a line."""
-    for source, target, confidence in rows:
-        record = {"source": source, "target": target, "confidence": confidence}
-        file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    shown = confidence if path.suffix == ".parquet" else confidence.round(6)
+    columns = {"source": left.tolist(), "target": right.tolist(), "confidence": shown.tolist()}
+    write_table(path, columns, overwrite=overwrite)

@@ -38,10 +38,10 @@ def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"{what}: expected one of {', '.join(choices)}, got {value!r}.")
 
 
-def check_rank(what: str, value: int | None) -> None:
-    """Raises `UsageError` unless ``value`` is None or a whole number of at least 1."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise UsageError(f"{what}: expected a whole number of at least 1 or none, got {value!r}.")
+def check_rank(what: str, value: int | None, *, least: int = 1) -> None:
+    """Raises `UsageError` unless ``value`` is None or a whole number of at least ``least``."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise UsageError(f"{what}: expected a whole number of at least {least} or none, got {value!r}.")
 
 
 def check_variance(method: str, moments: Moments) -> None:

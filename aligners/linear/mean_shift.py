@@ -17,7 +17,10 @@ __all__ = ["MeanShift"]
 
 @dataclass(frozen=True)
 class MeanShift(LinearAligner):
-    """``x -> x + amount (mean_y - mean_x)``, equal dims: closes the gap of the centroids, turns nothing."""
+    """``x -> x + amount (mean_y - mean_x)``, equal dims: closes the gap of the centroids, turns nothing.
+
+    ``amount``: how much of the gap, from 0 (nothing) to 1 (all).
+    """
 
     name: ClassVar[str] = "mean-shift"
     summary: ClassVar[str] = "shift by the difference of the means: closes a modality gap, turns nothing"

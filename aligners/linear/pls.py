@@ -29,9 +29,9 @@ SMALL = 64  # below it a dense decomposition is as fast as Lanczos
 class PLS(TwoSided):
     """Components of largest covariance; no covariance matrix is inverted, so that few pairs in many dims do no harm.
 
-    "svd": ``Xc'Yc = U S V'``; scores ``Xc U_k`` and ``Yc V_k`` (Tucker's inter-battery analysis, 1958). Translation is
-    the regression of y on the source's scores, ``W = U_k (U_k'Xc'Xc U_k)^-1 S_k V_k'``, which lies in the span of V_k:
-    the shared space is ``Yc V_k``, and the source goes to its prediction there.
+    ``mode`` "svd": ``Xc'Yc = U S V'``; scores ``Xc U_k`` and ``Yc V_k`` (Tucker's inter-battery analysis, 1958).
+    Translation is the regression of y on the source's scores, ``W = U_k (U_k'Xc'Xc U_k)^-1 S_k V_k'``, which lies in
+    the span of V_k: the shared space is ``Yc V_k``, and the source goes to its prediction there.
 
     "regression": PLS2 with deflation, ``W = R Q'``, by the kernel algorithm (Dayal & MacGregor 1997, modified
     algorithm 2): w = leading left singular vector of XY, ``r = w - sum_j (p_j'w) r_j``, ``t't = r'XX r``,

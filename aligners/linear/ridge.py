@@ -27,10 +27,10 @@ GRID, LEAST, MOST = 40, 1e-6, 1e2  # number of penalties, and their ends as mult
 class Ridge(LinearAligner):
     """``min_W ||Xc W - Yc||^2 + lam ||W||^2``: ``W = (Xc'Xc + lam I)^-1 Xc'Yc``, means added back, never penalised.
 
-    ``lam = alpha * mean eigenvalue of Xc'Xc``, so that alpha means the same whatever the number of rows. Where alpha
-    is left open it minimises, over 40 log-spaced values and 0, GCV ``= (RSS/n) / (1 - df/n)^2`` (Golub, Heath & Wahba
-    1979, eq. 1.4) or the exact leave-one-out error ``mean ||r_i / (1 - h_i)||^2`` (criterion="loo", which reads the
-    rows once more). ``per_target``: a penalty of its own for every target dimension.
+    ``lam = alpha * mean eigenvalue of Xc'Xc``, so that alpha means the same whatever the number of rows. Where
+    ``alpha`` is left open it minimises, over 40 log-spaced values and 0, GCV ``= (RSS/n) / (1 - df/n)^2`` (Golub, Heath
+    & Wahba 1979, eq. 1.4) or the exact leave-one-out error ``mean ||r_i / (1 - h_i)||^2`` (``criterion`` "loo", which
+    reads the rows once more). ``per_target``: a penalty of its own for every target dimension.
     """
 
     name: ClassVar[str] = "ridge"

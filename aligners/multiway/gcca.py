@@ -25,8 +25,9 @@ class GCCA(MultiwayAligner):
     Solved as ``J w = l (B + r) w`` with B the covariances of the spaces and J all their cross-covariances, each item
     weighted by one over the number of spaces that have it (van de Velden & Takane 2012), in dims, not in rows: l is 1
     where all spaces say the same and 1/m where they have nothing in common. The ``rank`` best directions are kept, each
-    multiplied by ``rho^power`` with ``rho = (m l - 1) / (m - 1)``; ``r_k = eps * tr / p_k``. The way back is regression
-    of a space's rows on its variates. ``rank`` none: chosen by any-to-any matching of held-out items.
+    multiplied by ``rho^power`` (``power`` 0: all count alike) with ``rho = (m l - 1) / (m - 1)``; ``r_k = eps * tr /
+    p_k``, ``eps`` above 0 where a space has few rows. The way back is regression of a space's rows on its variates.
+    ``rank`` none: chosen by any-to-any matching of held-out items.
     """
 
     name: ClassVar[str] = "gcca"

@@ -28,9 +28,10 @@ class GeneralisedProcrustes(MultiwayAligner):
     R_k ``(p_k, D)`` is a rotation into the widest space's D dims, isometric for narrower spaces (the same as padding
     them with zeros); t_k is solved with it, so that spaces with different items missing still agree. Starts at the
     space that shares most items with the others, each other one turned to those that stand already; then each in its
-    turn to the mean of all, until the loss changes by less than 1e-6 of itself. ``scale``: s_k starts where all spaces
-    are equally wide and is solved in turn too, the sum of squares held, so that nothing collapses; else it is 1. The
-    axes of the shared space are the principal ones of the mean, so that it can be cut short.
+    turn to the mean of all, until the loss changes by less than 1e-6 of itself, at most ``rounds`` times. ``scale``:
+    s_k starts where all spaces are equally wide and is solved in turn too, the sum of squares held, so that nothing
+    collapses; else it is 1. The axes of the shared space are the principal ones of the mean, so that it can be cut
+    short.
 
     ``strength``: after it, ridge of every space onto the mean, shrunk to its own rotation (as in `RotationRidge`):
     less than an isometry, better for retrieval; none leaves the rotation.
@@ -70,7 +71,7 @@ class SharedResponse(MultiwayAligner):
     """``x_ki ~ m_k + s_i W_k'`` with ``W_k'W_k = I``: one response s in ``rank`` dims, of which each space has a view.
 
     The deterministic shared response model (Chen et al. 2015, eq. 3): W_k is the rotation of ``X_k'S``, S the mean of
-    ``X_k W_k``, in turns. ``rank`` none: chosen by any-to-any matching of held-out items.
+    ``X_k W_k``, in turns, at most ``rounds``. ``rank`` none: chosen by any-to-any matching of held-out items.
     """
 
     name: ClassVar[str] = "srm"

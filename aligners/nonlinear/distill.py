@@ -33,8 +33,12 @@ class Distill(Aligner):
     (similarity distillation in the manner of ISD, Tejankar et al. 2021, from a teacher that is frozen). W0, the start,
     is `RotationRidge` of the given ``strength``, scaled: centred Procrustes but for directions that hardly vary; in
     units in which its rotation has length 1 W is pulled back to it, the more so the fewer pairs n there are for the p q
-    numbers. The mean of the source always goes to the mean of the target: a bias left free learns the queries of the
-    pairs, not those to come (2,000 pairs of minilm-l6 -> mpnet-base lost 3 % nDCG@10 by it alone).
+    numbers (``pull``). The mean of the source always goes to the mean of the target: a bias left free learns the
+    queries of the pairs, not those to come (2,000 pairs of minilm-l6 -> mpnet-base lost 3 % nDCG@10 by it alone).
+
+    ``temperature`` T: the lower, the more only the nearest neighbours count; towards infinity cosines are matched by
+    squared error. At most ``steps`` steps of Adam with a first ``rate``, each on ``batch`` pairs; ``patience`` looks,
+    ten steps apart, without a gain end it. 0 steps are the start itself.
 
     Trained on up to 50,000 pairs drawn by their keys. A tenth of them (at most 1,000) is held out from W0 and from
     training, to stop early by; what training added to that W0 is then added to the W0 of all pairs.
@@ -63,8 +67,9 @@ class Distill(Aligner):
         for what in ("temperature", "strength", "rate"):
             check_number(f"distill: {what}", getattr(self, what), 0, above=True)
         check_number("distill: pull", self.pull, 0)
-        for what in ("steps", "batch", "patience"):
+        for what in ("batch", "patience"):
             check_rank(f"distill: {what}", getattr(self, what))
+        check_rank("distill: steps", self.steps, least=0)
 
     def align(self, survey: Survey, progress: Progress | None = None) -> Alignment:
         """The trained map; ``progress(step, steps)`` is told how far it is."""

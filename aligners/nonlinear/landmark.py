@@ -37,7 +37,8 @@ class LandmarkKernel(Aligner):
 
     C by ridge (GCV) of the residuals ``y - x W - b`` on the Nystrom features ``k(x) K^-1/2``, K the landmarks' own
     kernel matrix: kernel ridge regression restricted to the landmarks, in closed form from the moments of one more
-    pass. ``g = 1 / (width^2 median ||l_i - l_j||^2)``. Landmarks are sampled source rows: ``landmarks`` of them, or 512
+    pass. ``g = 1 / (width^2 median ||l_i - l_j||^2)``: ``width`` above 1 makes bumps wider.
+    ``alpha``: the penalty on C, as in `Ridge`. Landmarks are sampled source rows: ``landmarks`` of them, or 512
     and at most a quarter of the sample. ``base``: the affine map ("procrustes" with a scale, "rotation-ridge" of
     strength 1 or "ridge"); left open, the one with the best overlap@10 out of fold, landmarks and all.
     """

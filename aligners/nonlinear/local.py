@@ -31,8 +31,9 @@ class Local(Aligner):
     Cells: k-means of the sampled source rows; gates ``g_k(x) = softmax_k(-||x - c_k||^2 / (softness * gap))``, gap the
     median over rows of how much farther the second nearest centre is than the nearest. Each R_k is the orthogonal
     Procrustes solution of the pairs weighted by g_k, with ``blend`` times the moments of all pairs (at the cell's share
-    of the rows) added: 0 is every cell for itself, a large blend the one rotation of all. ``scale``: a
-    least-squares scale a cell. ``cells`` left open: 2, 4 or 8 by overlap@10 out of fold.
+    of the rows) added: 0 is every cell for itself, a large blend the one rotation of all. ``scale``: a least-squares
+    scale a cell. ``softness``: how far cells reach into each other. ``cells`` left open: 2, 4 or 8 by overlap@10 out of
+    fold.
     """
 
     name: ClassVar[str] = "local"

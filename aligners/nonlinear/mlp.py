@@ -44,7 +44,9 @@ class MLP(Aligner):
     The residual adapter of Drift-Adapter. W2 starts at zero, so f starts exactly at ridge, and it ends where a tenth of
     the pairs (at most 1,000, unseen by ridge and by training) was fitted best: never worse than ridge on them, and
     ridge itself where nothing was gained (``best_step`` 0 in the provenance). Trained on up to 50,000 pairs; what the
-    network learned is then put on top of the ridge of all pairs. ``decay``: penalty on ||W2||^2.
+    network learned is then put on top of the ridge of all pairs. ``hidden``: width of the network, whose input is
+    centred and scaled so that pre-activations start with mean 0 and variance 1. ``decay``: penalty on ||W2||^2.
+    ``steps``, ``batch``, ``rate``, ``patience``: as in `Distill`; 0 steps are ridge itself.
     """
 
     name: ClassVar[str] = "mlp"
@@ -62,8 +64,9 @@ class MLP(Aligner):
     def __post_init__(self) -> None:
         check_number(f"{self.name}: rate", self.rate, 0, above=True)
         check_number(f"{self.name}: decay", self.decay, 0)
-        for what in ("hidden", "steps", "batch", "patience"):
+        for what in ("hidden", "batch", "patience"):
             check_rank(f"{self.name}: {what}", getattr(self, what))
+        check_rank(f"{self.name}: steps", self.steps, least=0)
 
     def base(self, survey: Survey) -> Base:
         """Ridge."""
@@ -127,7 +130,8 @@ class MLP(Aligner):
 class DistillMLP(MLP):
     """`MLP` on top of `Distill`, with its objective: in-batch similarities of the target space as teacher.
 
-    ``f(x) = x W + b + gelu(x W1 + b1) W2``, W and b from `Distill` with its defaults at the same temperature and seed.
+    ``f(x) = x W + b + gelu(x W1 + b1) W2``, W and b from `Distill` with its defaults at the same ``temperature`` and
+    seed.
     """
 
     name: ClassVar[str] = "distill-mlp"

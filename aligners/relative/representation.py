@@ -38,11 +38,14 @@ class RelativeRepresentation(Aligner):
     mean and covariance of all pairs (every invertible affine map; ``shrinkage`` above 0 gives that up for stability).
     ``centre``: subtract the anchors' mean first, without which cosine, inner, angular and basis feel translations.
 
-    Anchors: `anchor_pairs`. ``quantised`` with its ``step``: see `Relative`; at step b a cosine costs log2(2 / b) bits.
-    The smooth steps of the authors' code have the one period 1; here the period is the step. (Their clustering of
-    similarity rows sizes its table of centres by d where it must be k; it is not taken over.)
-    ``unit``: relative rows of length 1, as in their notebooks. The way back into either space is ridge (GCV) from the
-    relative rows of both (ours): relative space -> target is a translation to be judged like any other.
+    ``anchors`` is their number (left open: as many as the narrower space has dims), ``choice`` how they are chosen,
+    from the source rows: "uniform", "top-k" (of the ``top`` first pairs, which should be the most frequent), "fps"
+    (farthest points), "kmeans" or "stratified" (of every group of pairs alike). ``neighbours`` of the geodesic graph.
+    ``quantised`` with its ``step``: see `Relative`; at step b a cosine costs log2(2 / b) bits. The smooth steps of the
+    authors' code have the one period 1; here the period is the step. (Their clustering of similarity rows sizes its
+    table of centres by d where it must be k; it is not taken over.) ``unit``: relative rows of length 1, as in their
+    notebooks. The way back into either space is ridge (GCV) from the relative rows of both (ours): relative space ->
+    target is a translation to be judged like any other.
     """
 
     name: ClassVar[str] = "relative"

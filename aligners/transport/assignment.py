@@ -31,6 +31,10 @@ class AssignmentPrediction(Aligner):
     is shrunk. "swapped": ``min -mean_i sum_k Q_ik log softmax_k((x_i W + b) V' / tau)`` from that ridge map on, by
     L-BFGS; on frozen dumps the second term of the paper's swapped loss does not depend on W, and the first is convex.
 
+    ``prototypes``: how many, k. ``eps``: entropy of the assignment, in units of cosine; the smaller, the harder it is
+    and the more turns it takes. ``tau``: temperature of "swapped", which takes at most ``rounds`` turns of L-BFGS.
+    ``mix``: what is left of y beside its prototypes.
+
     Balanced means that prototypes are used equally: the authors' code sharpens by a prior and balances nothing. V and Q
     are of centred unit rows. Fitted on the survey's sample, at most 5,000 pairs.
     """
@@ -63,7 +67,8 @@ class AssignmentPrediction(Aligner):
         mean, length = y.mean(0), torch.linalg.vector_norm(y - y.mean(0), dim=1).mean()
         unit = normalize(y - mean, dim=1)
         v = prototypes(unit, min(self.prototypes, len(x) // 4), survey.seed)
-        q = sinkhorn(-(unit @ v.T), self.eps, rounds=5000) * len(x)
+        # A ten thousandth of the mass out of place is nothing here; a hundredth of that was not reached by 966 images.
+        q = sinkhorn(-(unit @ v.T), self.eps, rounds=5000, tolerance=1e-4) * len(x)
         drawn = self.mix * y + (1 - self.mix) * (mean + length * normalize(q @ v, dim=1))
         mapping = Ridge().solve(Moments.of(x, drawn, survey.sample.weights))
         if self.kind == "swapped":

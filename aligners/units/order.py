@@ -1,20 +1,20 @@
-"""Maps put together and cut short: Matryoshka order, truncation, simplex targets, blocks recombined."""
+"""Maps cut short: Matryoshka order and truncation, of one map or of a whole alignment."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..alignment import Alignment
 from ..arrays import Array, as_matrix
-from ..errors import RefusedError, UsageError
-from ..linear.checks import check_number
+from ..errors import UsageError
 from ..map import Map
-from ..maps import Affine, Normalize
-from ..moments import Moments
+from ..maps import Affine, Identity, Normalize
+from ..measures.retrieval import overlap, search
 
-__all__ = ["nested", "recombined", "simplex", "simplex_map", "truncated"]
+__all__ = ["nested", "shortened", "truncated"]
+
+JUDGED = 2000
 
 
 def nested(mapping: Map, target: Array) -> Map:
@@ -41,67 +41,30 @@ def truncated(mapping: Map, dims: int) -> Map:
     return mapping >> cut >> Normalize(dims)
 
 
-def simplex(classes: int) -> Tensor:
-    """The vertices ``(K, K - 1)`` of a regular simplex: unit vectors with cosine ``-1 / (K - 1)`` pairwise."""
-    if classes < 2:
-        raise UsageError(f"expected at least two classes, got {classes}.")
-    centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    _, vectors = torch.linalg.eigh(centred)
-    rows = vectors[:, 1:]  # the first has eigenvalue 0: the mean
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+def shortened(alignment: Alignment, dims: int, order: Array | None = None) -> Alignment:
+    """Every map of ``alignment`` cut to the first ``dims`` of the shared space, unit length again.
 
-
-def simplex_map(x: Array, labels: Sequence[int] | Array, *, classes: int, alpha: float = 0.1) -> Affine:
-    """Ridge of ``x`` ``(n, p)`` onto the simplex vertex of each row's label ``(n,)``, 0 to ``classes`` - 1.
-
-    Any two spaces mapped onto the same vertices can be compared without a pair in common (stationary representations,
-    Biondi et al. 2024, after the fact). ``alpha``: penalty in units of the mean variance.
+    ``order`` ``(n, D)``: rows of the shared space, along whose principal axes it is turned first (`nested`); without
+    them its dims are taken in the order that they have. All spaces meet in the short space and cannot leave it. With
+    ``order`` the provenance says what is ``kept`` of those rows: the share of their squares, and of their ten nearest.
     """
-    check_number("simplex_map: alpha", alpha, 0, above=True)
-    rows, which = as_matrix(x, "x").double(), torch.as_tensor(labels)
-    if which.shape != (len(rows),) or which.is_floating_point():
-        raise UsageError(f"expected one whole-number label per row, got {tuple(which.shape)} for {len(rows)} rows.")
-    if len(rows) and (int(which.min()) < 0 or int(which.max()) >= classes):
-        raise UsageError(f"expected labels within 0..{classes - 1}, got {int(which.min())}..{int(which.max())}.")
-    if len(torch.unique(which)) < 2:
-        raise RefusedError("expected rows of at least two classes, got one.")
-    moments = Moments.of(rows, simplex(classes)[which.long()])
-    scatter = moments.block("xx")
-    mu = alpha * scatter.trace() / len(scatter)
-    weight = torch.linalg.solve(scatter + mu * torch.eye(len(scatter), dtype=scatter.dtype), moments.block("xy"))
-    return Affine.between(moments.mean_x, weight, moments.mean_y)
+    q, facts = alignment.shared_dim, dict(alignment.provenance)
+    turn = Identity(q) if order is None else nested(Identity(q), order)
+    short = truncated(turn, dims)
+    kept = None if order is None else what_is_kept(turn, short, as_matrix(order, "order").double())
+    maps = {name: m >> short for name, m in alignment.maps.items()}
+    method = {"method": "truncate", "dims": dims, "of": facts.get("method"), "parts": [facts], "kept": kept}
+    return Alignment(maps, {}, alignment.spaces, method)
 
 
-def recombined(
-    maps: Sequence[Affine], x: Array, y: Array, *, blocks: int = 1, alpha: float = 0.1, positive: bool = False
-) -> Affine:
-    """``sum_k sum_b a_kb (x T_k)[b]``: maps from elsewhere joined block by block on a few pairs ``(n, p)``, ``(n, q)``.
-
-    aTLAS (Zhang et al. 2024) on maps instead of task vectors: K maps and ``blocks`` equal parts of the target's dims,
-    so K times ``blocks`` numbers, by least squares with a penalty ``alpha`` towards the mean of all maps, in units of
-    their mean square; ``positive`` keeps all of them at 0 or above (scipy's NNLS).
-    """
-    from scipy.optimize import nnls
-
-    check_number("recombined: alpha", alpha, 0)
-    if not maps or len({(m.source_dim, m.target_dim) for m in maps}) > 1:
-        raise UsageError("expected one or more maps between the same two spaces.")
-    q = maps[0].target_dim
-    if not 0 < blocks <= q:
-        raise UsageError(f"expected 1 to {q} blocks, got {blocks}.")
-    rows, there = as_matrix(x, "x").double(), as_matrix(y, "y").double()
-    out = [m.forward(rows) for m in maps]
-    weights = torch.zeros(len(maps), q, dtype=torch.float64)
-    for part in torch.arange(q).tensor_split(blocks):  # blocks of the target do not meet: each is solved by itself
-        design = torch.stack([o[:, part].reshape(-1) for o in out], 1)
-        pull = (alpha * design.square().sum() / len(maps)).sqrt()
-        uniform = torch.full((len(maps),), 1 / len(maps), dtype=torch.float64)
-        a = torch.cat([design, pull * torch.eye(len(maps), dtype=torch.float64)])
-        b = torch.cat([there[:, part].reshape(-1), pull * uniform])
-        found = torch.from_numpy(nnls(a.numpy(), b.numpy())[0]) if positive else torch.linalg.lstsq(a, b).solution
-        weights[:, part] = found[:, None].expand(-1, len(part))
-    weight = sum(
-        (m.weight.double() * w for m, w in zip(maps, weights, strict=True)), torch.zeros_like(maps[0].weight).double()
-    )
-    bias = sum((m.bias.double() * w for m, w in zip(maps, weights, strict=True)), torch.zeros(q, dtype=torch.float64))
-    return Affine(weight, bias)
+def what_is_kept(turn: Map, short: Map, rows: Tensor) -> dict[str, float]:
+    """What ``short`` keeps of ``rows``: shares of squares, and of ten nearest by cosine (2,000 rows asked)."""
+    turned, cut = turn.forward(rows), short.forward(rows)
+    squares = turned[:, : cut.shape[1]].square().sum() / turned.square().sum()
+    asked = torch.arange(min(len(rows), JUDGED))
+    k = min(10, len(rows) - 1)
+    found = {"squares": float(squares)}
+    if k > 0:
+        whole, left = (search(side[asked], side, k=k, exclude=asked).top for side in (turned, cut))
+        found["neighbours"] = float(overlap(left, whole).mean())
+    return found

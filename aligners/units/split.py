@@ -12,12 +12,12 @@ from ..aligner import Aligner
 from ..alignment import Alignment
 from ..errors import RefusedError
 from ..linear.cca import CCA, canonical
-from ..linear.checks import check_number, check_rank
+from ..linear.checks import check_number, check_rank, check_variance
 from ..maps import Affine
 from ..moments import Moments
 from ..survey import Survey
 
-__all__ = ["SharedPrivate", "Split", "contrast", "split"]
+__all__ = ["SharedPrivate", "Split", "contrast", "shared_share", "split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,7 @@ class SharedPrivate(Aligner):
 
     def rank(self, survey: Survey) -> int:
         """How many directions are shared. Raises `RefusedError` where none is."""
+        check_variance(self.name, survey.moments)
         x, y = survey.sample.x.double(), survey.sample.y.double()
         if len(x) <= x.shape[1] + y.shape[1] and self.eps == 0:
             raise RefusedError(
@@ -106,6 +107,13 @@ def split(moments: Moments, rank: int, *, eps: float = 0.01) -> tuple[Split, Spl
         q, _ = torch.linalg.qr(scatter @ a, mode="complete")
         sides.append(Split(*(Affine(w, -mean @ w) for w in (a, q[:, rank:]))))
     return sides[0], sides[1]
+
+
+def shared_share(scatter: Tensor, part: Affine) -> float:
+    """Share of the variance ``scatter`` ``(p, p)`` of a space that its ``part`` (the shared one) explains."""
+    a = part.weight
+    explained = torch.linalg.solve(a.T @ scatter @ a, a.T @ scatter @ scatter @ a)
+    return float(explained.trace() / scatter.trace())
 
 
 def contrast(target: Moments, background: Moments, rank: int, *, alpha: float = 1.0) -> Split:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ...aligners.errors import SutureError
 from ...aligners.maps import Affine, Chain, Identity, Map, Normalize
+from ...aligners.multiway.fused import Fused
+from ...aligners.named.sparse_code import SparseCode
 from ...aligners.nonlinear.kinds import Landmark, Mixture, Residual
 from ...aligners.relative.map import Product, Relative
 from ..dumps.extras import need
@@ -195,6 +197,32 @@ def _product(g: Graph, x: Name, m: Product) -> Name:
     return g.op("Div", g.op("Sum", *parts), g.const(float(len(parts))))
 
 
+def _sparse_code(g: Graph, x: Name, m: SparseCode) -> Name:
+    gram, zero = g.const(m.step * (m.concepts @ m.concepts.T)), g.const(0.0)
+    u = g.unit(g.op("Sub", x, g.const(m.centre)))
+    pull = g.affine(u, m.step * m.concepts.T, m.concepts.new_full((len(m.concepts),), -m.step * m.penalty))
+    code = ahead = g.op("Mul", pull, zero)
+    for momentum in m.momenta():
+        found = g.op("Max", g.op("Add", g.op("Sub", ahead, g.op("MatMul", ahead, gram)), pull), zero)
+        ahead = g.op("Add", found, g.op("Mul", g.op("Sub", found, code), g.const(momentum)))
+        code = found
+    return code
+
+
+def _fused(g: Graph, x: Name, m: Fused) -> Name:
+    parts, start = [], 0
+    for dim, weight, bias in zip(m.dims, torch.split(m.weight, m.dims), m.bias - m.centre, strict=True):
+        own = g.op("Slice", x, g.const([start]), g.const([start + dim]), g.const([-1]))
+        parts.append(g.unit(g.affine(own, weight, bias)))
+        start += dim
+    gates = g.const(m.gate.softmax(-1))
+    if m.router is not None:
+        gates = g.op("Softmax", g.affine(g.op("Concat", *parts, axis=-1), m.router, m.gate), axis=-1)
+    weighted = [g.op("Mul", part, g.op("Gather", gates, g.const([k]), axis=-1)) for k, part in enumerate(parts)]
+    long = g.op("Mul", g.unit(g.op("Sum", *weighted)), g.const(float(m.length)))
+    return g.op("Add", long, g.const(m.centre))
+
+
 BUILDERS: dict[type[Map], Callable[[Graph, Name, Any], Name]] = {
     Affine: lambda g, x, m: g.affine(x, m.weight, m.bias),
     Identity: lambda g, x, m: g.op("Identity", x),
@@ -205,4 +233,6 @@ BUILDERS: dict[type[Map], Callable[[Graph, Name, Any], Name]] = {
     Mixture: _mixture,
     Relative: _relative,
     Product: _product,
+    SparseCode: _sparse_code,
+    Fused: _fused,
 }

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from suture.aligners import Affine, Alignment, Chain, Identity, Map, Normalize, Space
+from suture.aligners.multiway.fused import Fused
+from suture.aligners.named.sparse_code import SparseCode
 from suture.aligners.nonlinear.kinds import Landmark, Mixture, Residual
 from suture.aligners.relative.map import Product, Relative
 
@@ -34,6 +36,11 @@ def make_maps() -> dict[str, Map]:
         "affine transposed": Affine(square.T, rows(5, seed=7)),
         "affine singular": Affine(torch.ones(5, 5, dtype=torch.float64), rows(5, seed=4)),
         "normalize": Normalize(5),
+        "fused": Fused(up, rows(2, 7, seed=6), rows(7, seed=7), rows(2, seed=8), (2, 3), 1.5),
+        "fused routed": Fused(
+            up, rows(2, 7, seed=6), rows(7, seed=7), rows(2, seed=8), (2, 3), 1.5, rows(14, 2, seed=9)
+        ),
+        "sparse code": SparseCode.of(rows(4, 5, seed=3), rows(5, seed=4), 0.1),
         "residual": Residual(up, rows(7, seed=6), rows(5, 4, seed=10), rows(4, seed=11), rows(4, 7, seed=12)),
         "landmark": Landmark(down, rows(3, seed=5), rows(5, seed=4), rows(6, 5, seed=10), rows(6, 3, seed=11), 0.2),
         "mixture": Mixture(rows(3, 5, 4, seed=10), rows(3, 4, seed=11), rows(3, 5, seed=12), 0.3),

@@ -5,8 +5,9 @@ import torch
 from nonlinear_worlds import normal, planted
 from torch.nn.functional import normalize
 
-from suture.aligners import Affine, Distill, DistillMLP, Moments, Pairs, Ridge, Survey
+from suture.aligners import MLP, Affine, Distill, DistillMLP, Moments, Pairs, Ridge, RotationRidge, Survey
 from suture.aligners.nonlinear.distill import distil
+from suture.aligners.nonlinear.kinds import Residual
 from suture.aligners.nonlinear.similarity import Frame, divergence
 from suture.aligners.nonlinear.training import train
 
@@ -31,6 +32,43 @@ def test_divergence_is_a_divergence() -> None:
     only_first = torch.zeros(40, dtype=torch.float64)
     only_first[0] = 3
     assert float(divergence(f, y, 0.2, only_first)) == pytest.approx(float((p * (p / q).log()).sum()))
+
+
+def test_limits_of_the_temperature() -> None:
+    """Hot: half the variance of what cosines differ by. Cold: how far the mate is from being the nearest."""
+    y, f = normal(40, 8, seed=1), normal(40, 8, seed=2)
+    own, mapped = normalize(y, dim=1) @ normalize(y, dim=1).T, normalize(y, dim=1) @ normalize(f, dim=1).T
+    hot = float((own - mapped).var(1, correction=0).mean()) / 2
+    assert 1e6 * float(divergence(f, y, 1e3)) == pytest.approx(hot, rel=1e-2)
+    cold = float((mapped.amax(1) - mapped.diagonal()).mean())
+    assert 1e-4 * float(divergence(f, y, 1e-4)) == pytest.approx(cold, rel=1e-2)
+
+
+def test_without_a_step_each_method_is_its_start() -> None:
+    x, y = unit_world(200)
+    moments = Moments.of(x, y)
+    starts = [
+        (Distill(steps=0), RotationRidge(strength=10.0, scale=True).solve(moments)),
+        (Distill(steps=0, strength=0.5), RotationRidge(strength=0.5, scale=True).solve(moments)),
+        (MLP(steps=0), Ridge().solve(moments)),
+        (DistillMLP(steps=0), Distill().fit(x, y).translate()),
+    ]
+    for aligner, start in starts:
+        found = aligner.fit(x, y)
+        assert found.provenance["training"]["steps"] == 0
+        torch.testing.assert_close(found.translate()(x), start(x), rtol=0, atol=1e-9)
+
+
+def test_the_hidden_layer_is_fed_centred_rows_of_variance_one() -> None:
+    """Whatever mean and unit the dumps have: a network whose units all start on one side of 0 is a linear map."""
+    x, y = unit_world(400)
+    rows = 50 * x + 7
+    network = MLP(steps=0, hidden=200).fit(rows, y).translate()
+    assert isinstance(network, Residual)
+    train = distil(Distill(steps=0), Survey.of(Pairs.of(rows, y))).rows.x
+    before = train @ network.inner + network.inner_bias
+    assert float(before.mean(0).abs().max()) < 0.25  # of rows held out, too
+    assert float(before.square().mean()) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("seed", range(3))

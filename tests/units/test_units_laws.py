@@ -18,9 +18,11 @@ from suture.aligners import (
     UsageError,
 )
 from suture.aligners.maps import Identity
+from suture.aligners.named.simplex import simplex, simplex_map
 from suture.aligners.units.clusters import cluster_units, sharedness
 from suture.aligners.units.matching import matched_units
-from suture.aligners.units.order import nested, recombined, simplex, simplex_map, truncated
+from suture.aligners.units.order import nested, shortened, truncated
+from suture.aligners.units.recombine import block_weights, held_out_r2, recombined
 from suture.aligners.units.sparse import lasso
 from suture.aligners.units.split import contrast, split
 
@@ -60,8 +62,8 @@ def test_a_sparse_map_is_found_and_its_optimum_holds() -> None:
     assert torch.equal(weight(found.translate()).abs() > 0.05, truth != 0)
     assert 0 < found.provenance["params"]["penalty"] < 1
     gram, cross = x.T @ x / 2000, x.T @ y / 2000
-    w = lasso(gram, cross, 0.1, torch.zeros_like(cross))
-    assert w is not None
+    strong, w = lasso(gram, cross, torch.tensor([0.3, 0.1], dtype=torch.float64))
+    assert int((strong != 0).sum()) <= int((w != 0).sum())
     slope = cross - gram @ w  # the subgradient conditions: at most the penalty, and it where a weight is not 0
     assert float(slope.abs().max()) <= 0.1 + 1e-3
     torch.testing.assert_close(slope[w != 0], 0.1 * w[w != 0].sign(), atol=1e-3, rtol=0)
@@ -157,6 +159,42 @@ def test_simplex_targets_join_spaces_without_pairs() -> None:
         simplex_map(x, labels + 1, classes=5)
     with pytest.raises(RefusedError, match="at least two"):
         simplex_map(x, labels * 0, classes=5)
+
+
+def test_an_alignment_is_cut_short_as_a_whole() -> None:
+    x, y = normal(200, 6), normal(200, 6) @ normal(6, 8, seed=3) @ torch.diag(torch.linspace(2, 0.1, 8).double())
+    alignment = Procrustes().fit(x, y)
+    short = shortened(alignment, 3, y)
+    assert [m.target_dim for m in short.maps.values()] == [3, 3]
+    torch.testing.assert_close(short.map_of("target")(y), truncated(nested(Identity(8), y), 3)(y))
+    torch.testing.assert_close(
+        short.map_of("source")(x), truncated(nested(alignment.translate(), y), 3)(x), atol=1e-7, rtol=0
+    )
+    whole, less = shortened(alignment, 8, y).provenance["kept"], short.provenance["kept"]
+    assert whole == {"squares": pytest.approx(1), "neighbours": pytest.approx(1)}
+    assert 0.5 < less["squares"] < 1
+    assert less["neighbours"] < 1
+    plain = shortened(alignment, 3)
+    torch.testing.assert_close(plain.map_of("target")(y), torch.nn.functional.normalize(y[:, :3], dim=1))
+    with pytest.raises(RefusedError):
+        short.translate()  # what was cut off is gone
+
+
+def test_recombined_maps_are_judged_on_pairs_that_they_have_not_seen() -> None:
+    x = normal(60, 6)
+    maps = {name: Affine(normal(6, 8, seed=s), normal(8, seed=s + 5)) for s, name in enumerate(("one", "other"))}
+    y = 0.7 * maps["one"](x) + 0.3 * maps["other"](x)
+    options = {"blocks": 2, "alpha": 0.0, "positive": False}
+    weights = block_weights([*maps.values()], x, y, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(weights, torch.tensor([[0.7, 0.7], [0.3, 0.3]], dtype=torch.float64))
+    judged = held_out_r2(maps, x, y, **options)  # type: ignore[arg-type]
+    assert judged is not None
+    assert judged["recombined"] == pytest.approx(1)
+    assert judged["recombined"] > judged["mean of all"] > judged["other"]
+    noise = held_out_r2(maps, x, normal(60, 8, seed=9), blocks=8, alpha=0.0, positive=False)
+    assert noise is not None
+    assert noise["recombined"] < 0  # in-sample least squares would be above it
+    assert held_out_r2(maps, x[:9], y[:9], **options) is None  # type: ignore[arg-type]
 
 
 def test_blocks_of_maps_are_recombined() -> None:
