@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -17,7 +17,7 @@ from .errors import RefusedError, SutureError
 from .moments import ALL_BLOCKS, PIECE_ROWS, Block, Moments, MomentsBuilder
 from .pairs import BLOCK_ROWS, PairBlock, Pairs, PairStream, mix
 
-__all__ = ["FOLDS", "Survey", "space_of"]
+__all__ = ["FOLDS", "KeptPairs", "Survey", "space_of"]
 
 FOLDS = 5
 SAMPLE_ROWS = 5000
@@ -115,7 +115,8 @@ class Survey:
         held, parts = self.fold == fold, len(self.parts) if parts is None else parts
         if len(self.sample) == self.stream.rows:
             return self.sample[~held & (self.sample_part < parts)]
-        return _Rest(self.stream, torch.unique(self.sample.keys[held]), parts)
+        keys = torch.unique(self.sample.keys[held])
+        return KeptPairs(self.stream, lambda part, k: (part < parts) & ~torch.isin(k, keys))
 
     def folds(self) -> Iterator[tuple[int, Tensor]]:
         """Each fold with the positions of its pairs in the sample."""
@@ -144,30 +145,36 @@ def parted(stream: PairStream) -> Iterator[tuple[int, PairBlock]]:
         yield PART_OF_BLOCK[i % 4], block
 
 
-@dataclass(frozen=True)
-class _Rest:
-    """A `PairStream` of the first ``parts`` parts of another one, without the pairs whose key is ``held``."""
+@dataclass(frozen=True, eq=False)
+class KeptPairs:
+    """A `PairStream` of those pairs of another one for which ``kept(part, keys)`` ``(m,)`` is true.
+
+    ``part`` is that of their block, as in `parted`, and ``keys`` ``(m,)`` are theirs.
+    """
 
     stream: PairStream
-    held: Tensor
-    parts: int
+    kept: Callable[[int, Tensor], Tensor]
 
     @property
     def source_dim(self) -> int:
+        """Width of the source rows."""
         return self.stream.source_dim
 
     @property
     def target_dim(self) -> int:
+        """Width of the target rows."""
         return self.stream.target_dim
 
     @property
     def rows(self) -> int:
+        """At most so many pairs."""
         return self.stream.rows
 
     def blocks(self, size: int = BLOCK_ROWS) -> Iterator[PairBlock]:
+        """One pass over the kept pairs."""
         for part, (x, y, keys, weights) in parted(self.stream):
-            if part < self.parts:
-                kept = ~torch.isin(keys, self.held)
+            kept = self.kept(part, keys)
+            if bool(kept.any()):
                 yield from Pairs(as_tensor(x), as_tensor(y), keys, weights)[kept].blocks(size)
 
 

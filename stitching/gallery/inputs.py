@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ...aligners.errors import RefusedError, UsageError
-from ...aligners.pairs import BLOCK_ROWS, PairBlock, PairStream, mix
+from ...aligners.pairs import PairStream, mix
+from ...aligners.survey import KeptPairs
 from ..dumps import Dump, Pairing
 from ..rows import BLOCK, Reader, all_rows, answer_lists, partners, reader, rows_of
 from ..stream import PairedDumps
@@ -113,36 +114,6 @@ class Inputs:
         for part in (self.query, self.row):
             digest.update(b"" if part is None else part.numpy().tobytes())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class KeptPairs:
-    """The pairs of a stream whose keys are wanted."""
-
-    stream: PairStream
-    wanted: Callable[[Tensor], Tensor]
-
-    @property
-    def source_dim(self) -> int:
-        """Width of the source rows."""
-        return self.stream.source_dim
-
-    @property
-    def target_dim(self) -> int:
-        """Width of the target rows."""
-        return self.stream.target_dim
-
-    @property
-    def rows(self) -> int:
-        """At most so many pairs."""
-        return self.stream.rows
-
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[PairBlock]:
-        """One pass over the wanted pairs."""
-        for x, y, keys, weights in self.stream.blocks(size):
-            keep = self.wanted(keys)
-            if bool(keep.any()):
-                yield PairBlock(x[keep], y[keep], keys[keep], None if weights is None else weights[keep])
 
 
 def gather_inputs(
@@ -254,7 +225,7 @@ def from_pairs(
     x, y, keys = map(torch.cat, zip(*tested(stream), strict=True))
     if len(keys) < SMALLEST:
         raise RefusedError(f"expected at least {SMALLEST} held-out pairs to query with, got {len(keys)}: more pairs.")
-    fit = KeptPairs(stream, lambda k: ~in_test(k))
+    fit = KeptPairs(stream, lambda _, keys: ~in_test(keys))
     some = mix(keys).argsort()[:MOST_HELD_OUT].sort().values
     count = len(some)
     if pool is not None and pool.neighbours is not None:
@@ -276,7 +247,7 @@ def from_pairs(
 def tested(stream: PairStream) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The pairs held out, in float32."""
     empty = True
-    for x, y, keys, _ in KeptPairs(stream, in_test).blocks():
+    for x, y, keys, _ in KeptPairs(stream, lambda _, keys: in_test(keys)).blocks():
         empty = False
         yield x.float(), y.float(), keys.clone()
     if empty:
