@@ -86,6 +86,7 @@ def plan(
                 "stamp": made.stamp,
                 "strategy": strategy,
                 "evidence": made.evidence,
+                "estimate": made.estimate,
                 "notes": made.notes,
             }
         )
@@ -97,6 +98,12 @@ def plan(
         say(
             f"semantic check on a sample: overlap@10 of new and old queries {overlap['estimate']:.3f}, "
             f"{above['estimate']:+.3f} over wrong pairs"
+        )
+    if made.estimate is not None:
+        promise = made.estimate
+        say(
+            f"the estimate promises {promise['metric']} {promise['estimate']:.3f} [{promise['low']:.3f}, "
+            f"{promise['high']:.3f}]: verify asks its {promise['queries']} queries again"
         )
     for note in made.notes:
         say(f"note: {note}")

@@ -22,6 +22,7 @@ from .rows import RowMap, row_map
 __all__ = ["Plan", "load_plan", "save_plan"]
 
 FORMAT, VERSION = "suture-plan", 1
+FRAGMENT_ROWS = 65536
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Plan:
     """What `make_plan` decided. ``path`` is the file; ``state``, the folder beside it, holds all that happens after.
 
     ``stamp`` is written to every mapped row: the new model and the hash of the map, nothing that differs from plan to
-    plan. ``evidence`` is what the semantic canary measured, None where it could not.
+    plan. ``evidence`` is what the semantic canary measured, None where it could not; ``estimate``, what an estimate in
+    the map file promises of this strategy, None where it says nothing.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Plan:
     order: str
     fragments: list[Fragment]
     evidence: dict[str, Any] | None = None
+    estimate: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -21,13 +21,13 @@ from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
 from ..stores.disk import aside
 from .evidence import Canaries, agreement, queries_for, require_still
-from .plan import Plan, file_hash, save_plan
+from .plan import FRAGMENT_ROWS, Plan, file_hash, save_plan
+from .reproduce import answers, promised
 from .rows import RowMap, bad_rows, row_map
 from .unique import SeenIds
 
-__all__ = ["FRAGMENT_ROWS", "make_plan"]
+__all__ = ["make_plan"]
 
-FRAGMENT_ROWS = 65536
 SAMPLED = 16  # fragments from which the semantic sample is drawn
 EACH = 256  # rows of each
 METRICS = ("cosine", "dot", "l2")
@@ -84,7 +84,7 @@ def make_plan(
         fragments = list(old.fragments(fragment_rows))
         if not fragments:
             raise RefusedError(f"{old.name}: there is no row to move.")
-        scan(old, fragments, advance)
+        sought = scan(old, fragments, answers(alignment), advance)
         sample = draw(old, fragments)
         for batch in sample.values():
             rows.check(batch.vectors, old.name, behaviour=familiar)
@@ -93,6 +93,8 @@ def make_plan(
         known = require_still(alignment, ids, vectors, old.name, lossy=facts.lossy is not None)
         canaries = given(queries, sides) if queries else Canaries.of(alignment)
         evidence, notes = weigh(strategy, rows, canaries, vectors, old.name)
+        estimate, unchecked = promised(alignment, strategy, sum(f["rows"] for f in fragments), sought)
+        notes += unchecked
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
         state = path.with_name(f"{path.name}.state")
@@ -121,6 +123,7 @@ def make_plan(
             order=order,
             fragments=fragments,
             evidence=evidence,
+            estimate=estimate,
             notes=notes,
         )
         new.room_for(needed)
@@ -129,15 +132,18 @@ def make_plan(
     return plan
 
 
-def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) -> None:
-    """Every id once, of one kind; counts as announced. Raises `RefusedError` with a few of the repeated ids."""
-    kinds: set[bool] = set()
+def scan(old: Store, fragments: list[Fragment], sought: Array, advance: Callable[[int], None]) -> int:
+    """Every id once, of one kind; counts as announced. Raises `RefusedError` with a few of the repeated ids.
+
+    The value says how many of the ids with the hashes ``sought`` are there.
+    """
+    kinds, found = set[bool](), 0
     with SeenIds() as seen:
         for fragment in fragments:
             count = 0
             for batch in old.read(fragment, BLOCK, vectors=False):
                 kinds.add(batch.ids.dtype.kind in "iu")
-                seen.add(batch.ids)
+                found += int(np.isin(seen.add(batch.ids).view(np.int64), sought).sum())
                 count += len(batch)
                 advance(len(batch))
             if count != fragment["rows"]:
@@ -146,7 +152,7 @@ def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) 
             raise RefusedError(f"{old.name}: expected ids that are all integers or all texts, got both.")
         repeated = seen.repeated()
     if not len(repeated):
-        return
+        return found
     with SeenIds() as seen:
         times: dict[Any, int] = {}
         for fragment in fragments:
@@ -160,6 +166,7 @@ def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) 
             f"{old.name}: expected every id once, {len(doubled)} stand in several rows: {shown}. Remove the repeats, "
             "or name another column of ids (?id=column)."
         )
+    return found
 
 
 def draw(old: Store, fragments: list[Fragment]) -> dict[int, Any]:
