@@ -9,8 +9,15 @@ from torch.nn.functional import normalize
 
 from ...aligners.arrays import as_tensor
 from ..dumps.arrays import Array
+from ..stores import Store
+from .evidence import Check
 
-__all__ = ["Nearest"]
+__all__ = ["AskedIndex", "Nearest"]
+
+ANN_K = 10
+ANN_QUERIES = 64
+LOWEST = 0.8
+LOSS = 0.15  # what a new index of the same kind may find less
 
 
 class Nearest:
@@ -46,3 +53,24 @@ class Nearest:
             kept = np.take_along_axis(self.names, np.minimum(at, held - 1), axis=1)
             fresh = np.where(at < held, kept, fresh)
         self.names, self.rows = fresh, self.rows + len(names)
+
+
+class AskedIndex:
+    """A store's own search, beside the ``exact`` one that is filled while the gallery passes by."""
+
+    def __init__(self, store: Store, metric: str, queries: Tensor) -> None:
+        self.store, self.queries = store, queries[:ANN_QUERIES].float()
+        self.exact = Nearest(self.queries, metric, ANN_K)
+
+    def check(self, other: AskedIndex | None) -> Check:
+        """It must find nearly what exact search finds, or nearly as much of it as the ``other`` index does."""
+        recall, old = self.recall(), 1.0 if other is None else other.recall()
+        told = "" if other is None else f", the old index for old queries {old:.3f}"
+        lowest = min(LOWEST, old - LOSS)
+        return Check("index", recall >= lowest, f"recall@{ANN_K} against exact search {recall:.3f}{told}")
+
+    def recall(self) -> float:
+        """Share of the exact nearest that the store finds."""
+        found = self.store.search(self.queries.numpy(), ANN_K)
+        exact = self.exact.names.tolist()
+        return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact, found, strict=True)]))

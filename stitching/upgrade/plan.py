@@ -14,7 +14,8 @@ from ... import __version__
 from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError
 from ...aligners.file import load
-from ..stores import Fragment, Spec, Store, open_store
+from ..stores import Address, Fragment, Spec, Store, open_store
+from ..stores.bridge import BridgeStore
 from ..stores.disk import aside, read_json
 from .ledger import Ledger
 from .rows import RowMap, row_map
@@ -106,7 +107,7 @@ class Plan:
         return self._opened(self.target, "target")
 
     def _opened(self, uri: str, role: str) -> Store:
-        store = open_store(uri)
+        store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
         store.adopt(self.hash, role)
         return store
 
@@ -124,6 +125,11 @@ class Plan:
         return row_map(
             self.alignment, self.strategy, self.dtype, "l2" if self.normalize == "l2" else "none", lossy=self.lossy
         )
+
+
+def open_target(uri: str, strategy: str) -> Store:
+    """The new gallery at ``uri``, or what stands for one where ``strategy`` writes no rows."""
+    return BridgeStore(Address.parse(uri)) if strategy == "bridge" else open_store(uri)
 
 
 def file_hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError, UsageError
-from ...aligners.file import load
+from ...aligners.file import load, to_bytes
 from ...aligners.recognise import require_width
 from ..apply import BLOCK, Norm
 from ..dumps import open_dump
@@ -21,9 +22,9 @@ from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
 from ..stores.disk import aside
 from .evidence import Canaries, agreement, queries_for, require_still
-from .plan import FRAGMENT_ROWS, Plan, file_hash, save_plan
+from .plan import FRAGMENT_ROWS, Plan, open_target, save_plan
 from .reproduce import answers, promised
-from .rows import RowMap, bad_rows, row_map
+from .rows import RowMap, bad_rows, facing, row_map
 from .unique import SeenIds
 
 __all__ = ["make_plan"]
@@ -65,22 +66,32 @@ def make_plan(
     if fragment_rows < 1:
         raise UsageError(f"--fragment-rows: expected at least 1, got {fragment_rows}.")
     alignment = load(map_file)
-    with open_store(source) as old, open_store(target) as new:
+    kept = map_file.read_bytes()
+    with open_store(source) as old, open_target(target, strategy) as new:
         if not old.exists():
             raise SutureError(f"{old.name}: expected a gallery, there is none.")
         facts = old.facts()
         named = model or model_of(alignment)
         if facts.model is not None and facts.model.partition("@")[0] == named:
             raise RefusedError(f"{old.name}: its rows are stamped {facts.model} already; they are in the new space.")
+        if strategy == "bridge" and old.count():
+            first = next(iter(draw(old, list(old.fragments(fragment_rows))).values()))
+            faced = facing(alignment, first.vectors, old.name, behaviour=familiar, lossy=facts.lossy is not None)
+            alignment, kept = (alignment, kept) if faced is alignment else (faced, to_bytes(faced))
         sides = {name: alignment.map_of(name).source_dim for name in ("source", "target")}
         require_width(sides, "source", facts.dim, old.name)
-        if facts.lossy and not accept_lossy:
+        if facts.lossy and not accept_lossy and strategy != "bridge":
             raise RefusedError(
                 f"{old.name}: {facts.lossy}. What comes back is not what went in; map the original vectors, or take "
                 "the loss knowingly (--accept-lossy)."
             )
         rows = row_map(alignment, strategy, dtype or facts.dtype, normalize, lossy=facts.lossy is not None)
         new.accept(old, facts, rows.dim, strategy)
+        if strategy == "bridge" and facts.metric == "l2" and rows.normalize != "l2" and new.address.scheme == "bridge":
+            raise RefusedError(
+                f"{old.name}: it ranks by L2 distance over rows of any length, and suture.stitching.serving.Bridge "
+                "gives queries of length 1: these rank otherwise. Bridge a faiss index, or use --strategy map."
+            )
         fragments = list(old.fragments(fragment_rows))
         if not fragments:
             raise RefusedError(f"{old.name}: there is no row to move.")
@@ -93,7 +104,10 @@ def make_plan(
         known = require_still(alignment, ids, vectors, old.name, lossy=facts.lossy is not None)
         canaries = given(queries, sides) if queries else Canaries.of(alignment)
         evidence, notes = weigh(strategy, rows, canaries, vectors, old.name)
-        estimate, unchecked = promised(alignment, strategy, sum(f["rows"] for f in fragments), sought)
+        metric = facts.metric or ("cosine" if rows.normalize == "l2" else "dot")
+        plain = strategy in ("map", "bridge") and rows.normalize == "none" and metric != "cosine"
+        count = sum(f["rows"] for f in fragments)
+        estimate, unchecked = promised(alignment, strategy, count, sought, by=metric if plain else "cosine")
         notes += unchecked
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
@@ -102,7 +116,7 @@ def make_plan(
             if not overwrite:
                 raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
             shutil.rmtree(state)
-        needed = new.bytes_for(sum(f["rows"] for f in fragments), rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
+        needed = new.bytes_for(count, rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
         plan = Plan(
             path=path,
             source=old.pinned(),
@@ -110,24 +124,24 @@ def make_plan(
             strategy=strategy,
             model=named,
             lossy=facts.lossy is not None,
-            map_hash=file_hash(map_file),
+            map_hash=hashlib.sha256(kept).hexdigest(),
             dtype=str(rows.dtype),
             normalize=rows.normalize,
-            metric=facts.metric or ("cosine" if rows.normalize == "l2" else "dot"),
-            dim=rows.dim,
+            metric=metric,
+            dim=rows.mapping.source_dim if strategy == "bridge" else rows.dim,
             id_kind=facts.id_kind,
-            rows=sum(f["rows"] for f in fragments),
+            rows=0 if strategy == "bridge" else count,
             bytes_needed=needed,
             bad_rows=bad,
             familiar=familiar,
             order=order,
-            fragments=fragments,
+            fragments=[{"rows": 0}] if strategy == "bridge" else fragments,
             evidence=evidence,
             estimate=estimate,
             notes=notes,
         )
         new.room_for(needed)
-    keep(plan, map_file, canaries, sample)
+    keep(plan, kept, canaries, sample)
     save_plan(plan)
     return plan
 
@@ -225,11 +239,11 @@ def given(queries: tuple[Path, Path], sides: dict[str, int]) -> Canaries:
     return Canaries(*(torch.from_numpy(dump.gather(rows)).float() for dump in (old, new)))
 
 
-def keep(plan: Plan, map_file: Path, canaries: Canaries | None, sample: dict[int, Any]) -> None:
+def keep(plan: Plan, map_file: bytes, canaries: Canaries | None, sample: dict[int, Any]) -> None:
     """The map, the canaries and the ids of the sample, beside the plan."""
     plan.state.mkdir(parents=True)
-    with aside(plan.state / "map.safetensors") as file, map_file.open("rb") as original:
-        shutil.copyfileobj(original, file)
+    with aside(plan.state / "map.safetensors") as file:
+        file.write(map_file)
     for number, batch in sample.items():
         with aside(plan.state / f"sample-{number:06d}.npy") as file:
             np.save(file, batch.ids.astype(str) if batch.ids.dtype == object else batch.ids, allow_pickle=False)

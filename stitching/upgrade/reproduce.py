@@ -35,10 +35,12 @@ def answers(alignment: Alignment) -> Array:
     return np.empty(0, np.int64) if probe is None else np.unique(probe.key.numpy())
 
 
-def promised(alignment: Alignment, strategy: str, rows: int, known: int) -> tuple[dict[str, Any] | None, list[str]]:
+def promised(
+    alignment: Alignment, strategy: str, rows: int, known: int, *, by: str
+) -> tuple[dict[str, Any] | None, list[str]]:
     """What the estimate promises of ``strategy``, or why that cannot be checked: nothing where there is no estimate.
 
-    ``rows``: of the gallery; ``known``: how many of the `answers` are in it.
+    ``rows``: of the gallery; ``known``: how many of the `answers` are in it; ``by``: what it is asked by.
     """
     facts = alignment.provenance.get("upgrade")
     if facts is None:
@@ -48,6 +50,8 @@ def promised(alignment: Alignment, strategy: str, rows: int, known: int) -> tupl
         return None, ["the estimate's queries are not in the map file, so verify cannot ask them again"]
     if row not in probe.expected or (strategy == "dual" and (probe.old is None or probe.mixing is None)):
         return None, [f"the estimate did not measure {row}, so verify cannot reproduce it"]
+    if by != "cosine":
+        return None, [f"the estimate is of cosines, this gallery is asked by {by}, so verify cannot reproduce it"]
     if abs(rows - count) > OTHER_SIZE * count:
         return None, [f"the estimate is of {count} rows, this gallery has {rows}: estimate anew to have it reproduced"]
     if known < KNOWN * len(answers(alignment)):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...aligners.errors import RefusedError
 from ..apply import BLOCK
@@ -18,30 +15,17 @@ from ..stores import Batch, Store
 from ..stores.batch import joined, same_payload
 from ..stores.disk import read_json, write_json
 from .apply import behind, left_out_rows, unfinished
+from .bridge import bridge_checks, waiting
 from .cache import Cache
 from .events import Tell, quiet
-from .evidence import Canaries, agreement, queries_for, require_still
+from .evidence import Canaries, Check, agreement, queries_for, require_still
 from .lock import locked
-from .nearest import Nearest
+from .nearest import AskedIndex
 from .plan import FRAGMENT_ROWS, Plan
 from .reproduce import reproduced
 from .rows import mapped
 
 __all__ = ["Check", "verified", "verify"]
-
-ANN_K = 10
-ANN_QUERIES = 64
-ANN_LOWEST = 0.8
-ANN_LOSS = 0.15  # what a new index of the same kind may find less
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: whether it is as promised, and what was found."""
-
-    name: str
-    ok: bool
-    found: str
 
 
 def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
@@ -53,6 +37,12 @@ def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
         Cache.of(plan) as cache,
     ):
         checks = [complete(plan, target)]
+        if checks[0].ok and plan.strategy == "bridge":
+            checks.append(intact(plan, target))
+            if checks[-1].ok:
+                checks += [*bridge_checks(plan, source, target, tell), *fresh(plan, source)]
+                keep(plan, plan.ledger.digest(), 0, checks)
+            return checks
         if checks[0].ok:
             checks.append(intact(plan, target))
         if all(check.ok for check in checks):
@@ -62,11 +52,14 @@ def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
             if plan.evidence is not None or plan.estimate is None:
                 checks.append(semantic(plan, source, target, cache))
             checks += estimated(plan, source, target, cache)
-            write_json(
-                plan.state / "verified.json",
-                {"ledger": digest, "native": len(cache), "checks": [vars(check) for check in checks]},
-            )
+            keep(plan, digest, len(cache), checks)
     return checks
+
+
+def keep(plan: Plan, digest: str, native: int, checks: list[Check]) -> None:
+    """Write down what was found, and of which state, for `switch`."""
+    found = {"ledger": digest, "native": native, "checks": [vars(check) for check in checks]}
+    write_json(plan.state / "verified.json", found)
 
 
 def verified(plan: Plan) -> bool | None:
@@ -104,7 +97,7 @@ def intact(plan: Plan, target: Store) -> Check:
 def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) -> Iterator[Check]:
     """Ids, payload, stamps, count; a block of every fragment mapped again; the index against exact search."""
     lost, other, foreign, rows, again, worst = 0, 0, 0, 0, 0, 0.0
-    canaries = read_canaries(plan)
+    canaries = Canaries.kept(plan.state)
     ours = theirs = None
     if canaries is not None and target.has_index():
         ours = AskedIndex(target, plan.metric, queries_for(plan.strategy, canaries))
@@ -138,24 +131,7 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
     yield Check("stamps", not foreign, f"{foreign} rows stamped by others" if foreign else "mapped or native")
     yield Check("recomputed", worst <= target.tolerance, f"{again} rows mapped again, furthest value off {worst:.1g}")
     if ours is not None:
-        recall, old = ours.recall(), 1.0 if theirs is None else theirs.recall()
-        told = "" if theirs is None else f", the old index {old:.3f}"
-        lowest = min(ANN_LOWEST, old - ANN_LOSS)
-        yield Check("index", recall >= lowest, f"recall@{ANN_K} against exact search {recall:.3f}{told}")
-
-
-class AskedIndex:
-    """A store's own search, beside the ``exact`` one that is filled while the gallery passes by."""
-
-    def __init__(self, store: Store, metric: str, queries: Tensor) -> None:
-        self.store, self.queries = store, queries[:ANN_QUERIES].float()
-        self.exact = Nearest(self.queries, metric, ANN_K)
-
-    def recall(self) -> float:
-        """Share of the exact nearest that the store finds."""
-        found = self.store.search(self.queries.numpy(), ANN_K)
-        exact = self.exact.names.tolist()
-        return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact, found, strict=True)]))
+        yield ours.check(theirs)
 
 
 def kept(batches: Iterator[Batch], left_out: set[Any]) -> Iterator[Batch]:
@@ -206,15 +182,17 @@ def estimated(plan: Plan, source: Store, target: Store, cache: Cache) -> Iterato
 
 def fresh(plan: Plan, source: Store) -> Iterator[Check]:
     """Nothing came to the old gallery that is not in the new one."""
+    if plan.strategy == "bridge":
+        changed = waiting(plan, source)
+        yield Check("caught up", not changed, "the index was changed; run apply" if changed else "asked as it is")
+        return
     if not source.live:
         known = {f["part"] for f in plan.all_fragments()}
         new = sorted({f["part"] for f in source.fragments(1 << 62)} - known)
         yield Check("caught up", not new, f"new parts: {', '.join(new)}; run apply" if new else "no new parts")
         return
-    waiting = behind(plan, source)
-    yield Check(
-        "caught up", not waiting, f"{waiting} rows came, changed or went since; run apply" if waiting else "all"
-    )
+    late = behind(plan, source)
+    yield Check("caught up", not late, f"{late} rows came, changed or went since; run apply" if late else "all")
 
 
 def recognised(plan: Plan, source: Store) -> Check:
@@ -232,18 +210,9 @@ def recognised(plan: Plan, source: Store) -> Check:
     return Check("canaries", True, f"{known} rows that the map knows by id have their vectors")
 
 
-def read_canaries(plan: Plan) -> Canaries | None:
-    """Those that the plan kept."""
-    path = plan.state / "canaries.npy"
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        return Canaries(*(torch.from_numpy(np.load(file)) for _ in range(2)))
-
-
 def semantic(plan: Plan, source: Store, target: Store, cache: Cache) -> Check:
     """The semantic canary on the rows as they were written: within the interval of the plan, and above chance."""
-    canaries = read_canaries(plan)
+    canaries = Canaries.kept(plan.state)
     if plan.evidence is None or canaries is None:
         return Check("semantic", False, "the plan has no evidence: plan with --queries OLD NEW")
     old, new, names, changed = [], [], [], False
