@@ -39,13 +39,15 @@ class Alignment:
     """Named ``maps`` of each space into one shared space, and the way ``back`` where it is not the exact inverse.
 
     For one-sided methods the shared space is the target's own, and its map is the identity. ``provenance`` holds plain
-    JSON values: method, parameters, rows, held-out scores and whatever else was known when the map was made.
+    JSON values: method, parameters, rows, held-out scores and whatever else was known when the map was made. Tensors
+    that are ``attached`` travel in the file with it; no map reads them, and a map made of this one has none.
     """
 
     maps: Mapping[str, Map]
     back: Mapping[str, Map] = field(default_factory=dict)
     spaces: Mapping[str, Space] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    attached: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dims = {name: m.target_dim for name, m in self.maps.items()}

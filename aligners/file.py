@@ -73,6 +73,7 @@ def to_bytes(alignment: Alignment) -> bytes:
 
     for name, space in alignment.spaces.items():
         put(f"spaces.{name}", {key: getattr(space, key) for key in SPACE_TENSORS})
+    put("attached", alignment.attached)
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -163,7 +164,7 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Align
         )
         for name, spec in header["spaces"].items()
     }
-    return Alignment(maps("maps"), maps("back"), spaces, header["provenance"])
+    return Alignment(maps("maps"), maps("back"), spaces, header["provenance"], under("attached"))
 
 
 def is_map_file(path: str | Path) -> bool:

@@ -33,7 +33,7 @@ def apply(
     with progress(
         made.rows, "mapping rows", as_json=json, safe="The old gallery serves on; this may be stopped."
     ) as tell:
-        if engine == "dask":
+        if engine == "dask" and made.strategy != "bridge":
             from ...stitching.upgrade.dask import apply_on_dask
 
             if shard is not None or max_rows is not None:

@@ -52,6 +52,9 @@ def estimate(
         str | None, typer.Option(help="The strategy to judge gates on; by default the verdict's.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write what `gallery plan --map` takes (.safetensors).")] = None,
+    canaries: Annotated[
+        bool, typer.Option(help="Keep a few rows, and the queries that `gallery verify` asks again, in what is saved.")
+    ] = True,
     report: Annotated[Path | None, typer.Option(help="Write all of it as one page (.html).")] = None,
     query_texts: Annotated[Path | None, typer.Option(help="Text of each query, for the report.")] = None,
     gallery_texts: Annotated[Path | None, typer.Option(help="Text of each gallery row, for the report.")] = None,
@@ -120,7 +123,7 @@ def estimate(
         progress=rows_progress,
     )
     if save is not None:
-        save_upgrade(found, save, overwrite=overwrite)
+        save_upgrade(found, save, canaries=canaries, overwrite=overwrite)
     if report is not None:
         write_report(found.result, report, overwrite=overwrite)
     paths = {"saved": save, "report": report}

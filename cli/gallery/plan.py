@@ -21,7 +21,7 @@ def plan(
         Literal["map", "dual", "expanded", "bridge"],
         typer.Option(
             help="map: mapped rows. dual: old and mapped side by side. expanded: mapped by an isometry, for partial "
-            "backfill. bridge: says how to serve the old gallery as it is."
+            "backfill. bridge: no rows, new queries are mapped; --to bridge:FILE.safetensors, or faiss:FILE for faiss."
         ),
     ] = "map",
     model: Annotated[str | None, typer.Option(help="Name of the new model, stamped on every row.")] = None,
@@ -86,17 +86,29 @@ def plan(
                 "stamp": made.stamp,
                 "strategy": strategy,
                 "evidence": made.evidence,
+                "estimate": made.estimate,
                 "notes": made.notes,
             }
         )
         return
-    say(f"{made.rows} rows in {len(made.fragments)} fragments, to {made.dim} dims of {made.dtype}, {made.metric}")
+    if strategy == "bridge":
+        say(
+            f"no row is written: new queries of {made.dim} dims are mapped, and the old gallery is asked, {made.metric}"
+        )
+    else:
+        say(f"{made.rows} rows in {len(made.fragments)} fragments, to {made.dim} dims of {made.dtype}, {made.metric}")
     say(f"about {made.bytes_needed / 2**20:.1f} MB are needed; rows are stamped {made.stamp}")
     if made.evidence is not None:
         overlap, above = made.evidence["overlap@10"], made.evidence["above_chance"]
         say(
             f"semantic check on a sample: overlap@10 of new and old queries {overlap['estimate']:.3f}, "
             f"{above['estimate']:+.3f} over wrong pairs"
+        )
+    if made.estimate is not None:
+        promise = made.estimate
+        say(
+            f"the estimate promises {promise['metric']} {promise['estimate']:.3f} [{promise['low']:.3f}, "
+            f"{promise['high']:.3f}]: verify asks its {promise['queries']} queries again"
         )
     for note in made.notes:
         say(f"note: {note}")

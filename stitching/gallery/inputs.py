@@ -14,7 +14,7 @@ from torch import Tensor
 from ...aligners.errors import RefusedError, UsageError
 from ...aligners.pairs import PairStream, mix
 from ...aligners.survey import KeptPairs
-from ..dumps import Dump, Pairing
+from ..dumps import Dump, Pairing, hash_ids
 from ..rows import BLOCK, Reader, all_rows, answer_lists, partners, reader, rows_of
 from ..stream import PairedDumps
 from .split import in_test
@@ -29,11 +29,15 @@ FEWEST_POOLED = 5  # rows of known truth that a query's true neighbours should h
 
 @dataclass(frozen=True, eq=False)
 class Gallery(Reader):
-    """The old gallery: ``count`` rows of ``dim``, block by block."""
+    """The old gallery: ``count`` rows of ``dim``, block by block.
+
+    ``keys`` tells the hashes of the ids, or of the numbers, of some rows; None where these rows are no gallery.
+    """
 
     count: int
     dim: int
     name: str
+    keys: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +161,7 @@ def gather_inputs(
         raise UsageError("--old-queries go with the same queries by the new encoder: --new-queries.")
     stream: PairStream = PairedDumps(pairing)
     own = reader(gallery)
-    held = Gallery(own.blocks, own.rows, gallery.rows, gallery.dim, gallery.name)
+    held = Gallery(own.blocks, own.rows, gallery.rows, gallery.dim, gallery.name, keys_of(gallery))
     known = None if pool is None else pooled(gallery, pool, chances, by_row=by_row)
     if new_queries is not None:
         queries = given_queries(new_queries, old_queries, groups, by_row=by_row)
@@ -182,6 +186,24 @@ def thin(pool: Pool | None, rows: int) -> str:
         f"the pool has new vectors of {pool.size} of {rows} gallery rows, too few to know any query's neighbours; an "
         f"even draw of at least {need} is needed, see `suture gallery sample`."
     )
+
+
+def keys_of(gallery: Dump) -> Callable[[Tensor], Tensor]:
+    """Hashes of the ids of some rows, by which another copy of the gallery finds them; of their numbers without ids."""
+
+    def keys(rows: Tensor) -> Tensor:
+        names = rows.numpy()
+        if gallery.ids is not None:
+            wanted, at = np.unique(names, return_inverse=True)
+            found, start = [], 0
+            for block in gallery.ids.blocks():
+                first, last = np.searchsorted(wanted, [start, start + len(block)])
+                found.append(hash_ids(block[wanted[first:last] - start]))
+                start += len(block)
+            return torch.from_numpy(np.concatenate(found)[at].view(np.int64))
+        return torch.from_numpy(hash_ids(names).view(np.int64))
+
+    return keys
 
 
 def given_queries(new: Dump, old: Dump | None, groups: Tensor | None, *, by_row: bool) -> Queries:
@@ -259,8 +281,6 @@ def own_rows(gallery: Dump, pairing: Pairing, keys: Tensor) -> Tensor:
     out = torch.full((len(keys),), -1)
     if gallery.ids is None or pairing.source.ids is None or gallery.ids.kind != pairing.source.ids.kind:
         return out
-    from ..dumps import hash_ids
-
     wanted = {int(key): i for i, key in enumerate(keys.tolist())}
     start = 0
     for block in gallery.ids.blocks():

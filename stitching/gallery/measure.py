@@ -50,6 +50,7 @@ class Measured:
     missing: dict[str, str] = field(default_factory=dict)
     base: str = ""
     order: tuple[str, str] = ("", "")
+    truth: Truth | None = None
 
     @property
     def metric(self) -> str:
@@ -109,6 +110,7 @@ def measure(
         ranked = scan(inputs, systems.views, jobs, advance)
     wholes = {name: parts[0].result() for name, parts in zip(made, ranked, strict=False)}
     truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
+    out.truth = truth
     for name, found in wholes.items():
         if name == "re-embed" and not inputs.full_pool:
             continue

@@ -1,8 +1,9 @@
 """The file that hands an estimate to the upgrade: a map file as any other, with the estimate in its provenance.
 
 ``translate("source", "target")`` maps gallery rows, ``translate("target", "source")`` bridges queries, and where the
-strategy needs it ``translate("target", "expanded")`` puts new rows into the expanded form. `docs/format.md` lists what
-stands under ``upgrade`` in the provenance.
+strategy needs it ``translate("target", "expanded")`` puts new rows into the expanded form. Attached are queries and
+their right answers, which `verify` asks of the new gallery. `docs/format.md` lists what stands under ``upgrade`` in the
+provenance.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...aligners.alignment import Alignment
+from ...aligners.alignment import Alignment, Space
 from ...aligners.errors import SutureError
 from ...aligners.file import load, save_alignment
 from .estimate import Estimate
+from .probe import Probe
 
 __all__ = ["VERSION", "Upgrade", "load_upgrade", "save_upgrade", "upgraded"]
 
@@ -58,8 +60,8 @@ class Upgrade:
         raise SutureError(f"there is no strategy '{strategy}' in this estimate.")
 
 
-def upgraded(estimate: Estimate) -> Alignment:
-    """The alignment of an estimate with all that the upgrade must know."""
+def upgraded(estimate: Estimate, *, canaries: bool = True) -> Alignment:
+    """The alignment of an estimate with all that the upgrade must know; without ``canaries`` no row and no query."""
     result, systems = estimate.result, estimate.systems
     mixing = {
         name: {"a": value["a"], "how": value["how"], "coefficients": list(systems.coefficients(name, value["a"]))}
@@ -79,12 +81,18 @@ def upgraded(estimate: Estimate) -> Alignment:
             maps={**alignment.maps, "expanded": form.pinv()},
             back={**alignment.back, "expanded": form},
         )
-    return alignment.with_provenance(upgrade=facts)
+    probe = Probe.of(estimate) if canaries else None
+    if probe is not None:
+        alignment = replace(alignment, attached=probe.tensors())
+    if not canaries:
+        bare = {name: Space(s.dim, s.unit, s.fingerprint, s.mean) for name, s in alignment.spaces.items()}
+        alignment = replace(alignment, spaces=bare)
+    return alignment.with_provenance(upgrade={**facts, "probe": None if probe is None else probe.facts()})
 
 
-def save_upgrade(estimate: Estimate, path: str | Path, *, overwrite: bool = False) -> None:
+def save_upgrade(estimate: Estimate, path: str | Path, *, canaries: bool = True, overwrite: bool = False) -> None:
     """Write the upgrade file. Raises `RefusedError` if it exists and ``overwrite`` is not set."""
-    save_alignment(upgraded(estimate), path, overwrite=overwrite)
+    save_alignment(upgraded(estimate, canaries=canaries), path, overwrite=overwrite)
 
 
 def load_upgrade(path: str | Path) -> Upgrade:

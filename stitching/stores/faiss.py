@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .batch import Batch
 from .staged import IndexStore, as_float32
 from .store import Facts, Spec
 
-__all__ = ["FaissStore"]
+__all__ = ["FaissStore", "bridged", "holds"]
 
 # How far what comes back is from what went in; an index that is in neither list keeps no vectors that can be read.
 EXACT = ("IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexHNSWFlat", "IndexIVFFlat", "IndexIVFFlatDedup")
@@ -26,7 +27,6 @@ LOSSY = (
     "IndexPQ",
     "IndexIVFPQ",
     "IndexHNSWPQ",
-    "IndexPreTransform",
     "IndexPQFastScan",
     "IndexIVFPQFastScan",
 )
@@ -48,20 +48,26 @@ class FaissStore(IndexStore):
     def index_facts(self, index: Any) -> Facts:
         """Width, metric and kind; `RefusedError` for an index that keeps no vectors."""
         faiss = need("faiss", "faiss")
-        inner, _ = taken_apart(index)
+        inner, _, done = taken_apart(index)
         name = type(inner).__name__
         if name not in EXACT + LOSSY:
             raise RefusedError(f"{self.path}: {name} does not give its vectors back; use the dump it was built from.")
         metrics = {faiss.METRIC_INNER_PRODUCT: "dot", faiss.METRIC_L2: "l2"}
         if index.metric_type not in metrics:
             raise RefusedError(f"{self.path}: expected inner product or L2, got faiss metric {index.metric_type}.")
-        lossy = None if name in EXACT else f"{name} compresses its vectors"
+        losses = [why for why in map(undoable, done) if why is not None]
+        if any(why.endswith("undone") for why in losses):
+            raise RefusedError(
+                f"{self.path}: {losses[0]}, so it does not give its vectors back. Name the index inside."
+            )
+        losses += [] if name in EXACT else [f"{name} compresses its vectors"]
+        lossy = losses[0] if losses else None
         return Facts(
             rows=int(index.ntotal),
             dim=int(index.d),
             dtype="float32",
             metric=metrics[index.metric_type],
-            exact=name in EXACT,
+            exact=lossy is None,
             lossy=lossy,
             index=name,
         )
@@ -73,12 +79,15 @@ class FaissStore(IndexStore):
         an IVF index looks rows up by id there, so its lists are read instead.
         """
         faiss = need("faiss", "faiss")
-        inner, names = taken_apart(index)
+        inner, names, done = taken_apart(index)
+        ids: Array = np.arange(start, stop)
         if isinstance(inner, faiss.IndexIVF):
             ids, rows = ivf_rows(inner, start, stop)
-            return (ids if names is None else names[ids]), rows
-        rows = inner.reconstruct_n(start, stop - start)
-        return (np.arange(start, stop) if names is None else names[start:stop]), rows
+        else:
+            rows = inner.reconstruct_n(start, stop - start)
+        for transform in reversed(done):
+            rows = transform.reverse_transform(as_float32(rows))
+        return (ids if names is None else names[ids]), rows
 
     def build(self, spec: Spec, rows: int, batches: Iterator[Batch], path: Path) -> None:
         """An index with ids, in the kind and metric of the old one."""
@@ -106,16 +115,71 @@ class FaissStore(IndexStore):
         return ids
 
 
-def taken_apart(index: Any) -> tuple[Any, Array | None]:
-    """The index that holds the vectors, and the ids of its positions; None where these are their numbers."""
+def taken_apart(index: Any) -> tuple[Any, Array | None, list[Any]]:
+    """The index that holds the vectors; the ids of its positions, None where these are their numbers; and what was
+    done to vectors before they came into it.
+    """
     faiss = need("faiss", "faiss")
     names: Array | None = None
-    while isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
-        names = faiss.vector_to_array(index.id_map).copy()
+    done: list[Any] = []
+    while True:
+        if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
+            names = faiss.vector_to_array(index.id_map).copy()
+        elif isinstance(index, faiss.IndexPreTransform):
+            done += [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+        else:
+            break
         index = faiss.downcast_index(index.index)
     if isinstance(index, faiss.IndexRefineFlat):
         index = faiss.downcast_index(index.refine_index)
-    return index, names
+    return index, names, done
+
+
+def undoable(transform: Any) -> str | None:
+    """Why vectors do not come back through a transform: None where they do, but for rounding.
+
+    faiss calls every linear transform that it has read from a file orthonormal (1.15.1), so this is looked at here.
+    """
+    name, p, q = type(transform).__name__, transform.d_in, transform.d_out
+    if name in ("NormalizationTransform", "CenteringTransform"):
+        return None
+    numbers = need("faiss", "faiss").vector_to_array(transform.A) if hasattr(transform, "A") else np.zeros(p * q)
+    matrix = numbers.reshape(q, p).astype(np.float64)
+    product = matrix @ matrix.T if q < p else matrix.T @ matrix
+    if not np.allclose(product, np.eye(min(p, q)), atol=1e-4):
+        return f"{name} from {p} to {q} dims cannot be undone"
+    return None if q >= p else f"{name} from {p} to {q} dims drops what does not fit"
+
+
+def bridged(index: Any, weight: Array, bias: Array, *, unit: bool) -> Any:
+    """The index behind a map of its queries ``x @ weight + bias``, to length 1 where ``unit``; its rows stay."""
+    faiss = need("faiss", "faiss")
+    wide, narrow = weight.shape
+    out = faiss.IndexPreTransform(index)
+    if unit:
+        out.prepend_transform(faiss.NormalizationTransform(narrow, 2.0))
+    linear = faiss.LinearTransform(wide, narrow, True)
+    faiss.copy_array_to_vector(as_float32(weight.T).ravel(), linear.A)
+    faiss.copy_array_to_vector(as_float32(bias), linear.b)
+    linear.is_trained = True
+    out.prepend_transform(linear)
+    return out
+
+
+def holds(outer: Any, inner: Any) -> bool:
+    """Whether ``outer`` is a transform before the very index ``inner``, bit for bit as it would be written."""
+    faiss = need("faiss", "faiss")
+    hashes = []
+    for index in (faiss.downcast_index(outer.index), inner):
+        digest = hashlib.sha256()
+
+        def take(data: bytes, digest: Any = digest) -> int:
+            digest.update(data)
+            return len(data)
+
+        faiss.write_index(index, faiss.PyCallbackIOWriter(take))
+        hashes.append(digest.hexdigest())
+    return hashes[0] == hashes[1]
 
 
 def ivf_rows(index: Any, start: int, stop: int) -> tuple[Array, Array]:
@@ -143,7 +207,7 @@ def like(spec: Spec, metric: int, rows: int) -> Any:
     """An empty index of the kind that the old one has."""
     faiss = need("faiss", "faiss")
     if spec.source.startswith("faiss:"):
-        old, _ = taken_apart(faiss.read_index(spec.source.removeprefix("faiss:")))
+        old, _, _ = taken_apart(faiss.read_index(spec.source.removeprefix("faiss:")))
         if isinstance(old, faiss.IndexHNSW):
             index = faiss.IndexHNSWFlat(spec.dim, old.hnsw.nb_neighbors(1), metric)
             index.hnsw.efConstruction, index.hnsw.efSearch = old.hnsw.efConstruction, old.hnsw.efSearch

@@ -118,11 +118,6 @@ class Store(ABC):
         """Raise `RefusedError` unless rows of ``source``, ``dim`` wide, can be written here, payload and all."""
         if source.pinned() == self.address.text:
             raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
-        if strategy == "bridge":
-            raise RefusedError(
-                "--strategy bridge changes no gallery: leave it as it is and map the queries into the old space, by "
-                "suture.stitching.serving.Bridge."
-            )
         if facts.payload and not self.keeps_payload:
             raise RefusedError(
                 f"{self.name}: {self.address.scheme} keeps no payload, and the gallery has {', '.join(facts.payload)}. "

@@ -16,6 +16,7 @@ from ..dumps.arrays import Array
 from ..stores import Batch, Fragment, Store
 from ..stores.batch import canonical, records
 from ..stores.disk import read_json, write_json
+from .bridge import apply_bridge
 from .cache import Cache
 from .events import Tell, quiet, stopping
 from .lock import locked
@@ -40,6 +41,8 @@ def apply(
     i, n = shard
     if not 0 <= i < n:
         raise UsageError(f"--shard: expected i/n with 0 <= i < n, got {i}/{n}.")
+    if plan.strategy == "bridge":
+        return apply_bridge(plan, tell)
     with (
         locked(plan.state / "locks", "whole" if n == 1 else f"shard-{i}-of-{n}"),
         plan.open_source() as source,

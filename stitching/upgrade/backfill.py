@@ -24,11 +24,11 @@ from ..stores.disk import read_json, write_json
 from .apply import left_out_rows, rows_of
 from .cache import Cache
 from .events import Tell, quiet, stopping
-from .evidence import agreement
+from .evidence import Canaries, agreement
 from .lock import locked
 from .plan import Plan
 from .switch import phase
-from .verify import kept, read_canaries
+from .verify import kept
 
 __all__ = ["Embedder", "backfill", "load_embedder"]
 
@@ -143,7 +143,7 @@ def priority(plan: Plan) -> Callable[[Batch], Array]:
     "residual": how far the map is off at the nearest of the pairs it keeps (canaries); "given" takes rows as they come.
     """
     translate = plan.alignment.translate("source", "target")
-    canaries = read_canaries(plan)
+    canaries = Canaries.kept(plan.state)
 
     def shortness(batch: Batch) -> Array:
         rows = as_tensor(batch.vectors)
@@ -207,7 +207,7 @@ def quality(plan: Plan, source: Store, cache: Cache) -> dict[str, Any]:
     ``overlap@10``: the whole gallery's, with native rows right and all others as good as these; the worst-mapped come
     first, so it is rather too low. Both are absent while there are too few rows to tell.
     """
-    canaries, native = read_canaries(plan), len(cache)
+    canaries, native = Canaries.kept(plan.state), len(cache)
     share = native / max(plan.rows, 1)
     point: dict[str, Any] = {"native": native, "share": share}
     if canaries is None or not native or plan.strategy == "dual":

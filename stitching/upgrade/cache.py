@@ -84,6 +84,12 @@ class Cache:
             found.update(self._db.execute(f"SELECT id, vector FROM native WHERE id IN ({marks})", some))
         return {i: np.frombuffer(found[key], np.float32) for i, key in enumerate(keys) if key in found}
 
+    def holds(self, ids: Array) -> Array:
+        """Which of ``ids`` are kept ``(m,)``."""
+        out = np.zeros(len(ids), bool)
+        out[list(self.get(ids))] = True
+        return out
+
     def forget(self, ids: Array) -> None:
         """Drop rows whose old vector changed: what was embedded is not what stands there now."""
         if self._db is not None and len(ids):

@@ -9,6 +9,7 @@ rows in memory must be found again on the rows that were written, and it must be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,21 @@ from ...aligners.measures.bootstrap import Bootstrap
 from ..dumps.arrays import Array
 from ..dumps.ids import hash_ids
 
-__all__ = ["Canaries", "agreement", "moved_canaries", "queries_for"]
+__all__ = ["Canaries", "Check", "agreement", "moved_canaries", "queries_for"]
 
 K = 10
 FEWEST = 2 * K
 SAME = 0.999  # float16 rounds
 NEARLY = 0.9  # product quantisation
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it is as promised, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +59,15 @@ class Canaries:
         if not torch.equal(source.canary_keys, target.canary_keys):
             return None
         return cls(source.canaries, target.canaries)
+
+    @classmethod
+    def kept(cls, state: Path) -> Canaries | None:
+        """Those that a plan keeps beside itself."""
+        path = state / "canaries.npy"
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            return cls(*(torch.from_numpy(np.load(file)) for _ in range(2)))
 
 
 def queries_for(strategy: str, canaries: Canaries) -> Tensor:
@@ -101,7 +120,7 @@ def moved_canaries(alignment: Alignment, ids: Array, vectors: Array, same: float
     live = as_tensor(np.ascontiguousarray(vectors)).float()[rows]
     cosine = torch.nn.functional.cosine_similarity(live, space.canaries[known].float(), dim=1)
     moved = rows[cosine < same].tolist()
-    return len(pairs), [ids[i] for i in moved]
+    return len(pairs), ids[moved].tolist()
 
 
 def require_still(alignment: Alignment, ids: Array, vectors: Array, what: str, *, lossy: bool = False) -> int:

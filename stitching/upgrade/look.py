@@ -11,7 +11,7 @@ import torch
 from ..apply import BLOCK
 from ..dumps.badrows import REASONS
 from ..stores import Store
-from .planning import FRAGMENT_ROWS
+from .plan import FRAGMENT_ROWS
 from .rows import bad_rows
 
 __all__ = ["look"]

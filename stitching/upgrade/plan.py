@@ -14,7 +14,8 @@ from ... import __version__
 from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError
 from ...aligners.file import load
-from ..stores import Fragment, Spec, Store, open_store
+from ..stores import Address, Fragment, Spec, Store, open_store
+from ..stores.bridge import BridgeStore
 from ..stores.disk import aside, read_json
 from .ledger import Ledger
 from .rows import RowMap, row_map
@@ -22,6 +23,7 @@ from .rows import RowMap, row_map
 __all__ = ["Plan", "load_plan", "save_plan"]
 
 FORMAT, VERSION = "suture-plan", 1
+FRAGMENT_ROWS = 65536
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Plan:
     """What `make_plan` decided. ``path`` is the file; ``state``, the folder beside it, holds all that happens after.
 
     ``stamp`` is written to every mapped row: the new model and the hash of the map, nothing that differs from plan to
-    plan. ``evidence`` is what the semantic canary measured, None where it could not.
+    plan. ``evidence`` is what the semantic canary measured, None where it could not; ``estimate``, what an estimate in
+    the map file promises of this strategy, None where it says nothing.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class Plan:
     order: str
     fragments: list[Fragment]
     evidence: dict[str, Any] | None = None
+    estimate: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -103,7 +107,7 @@ class Plan:
         return self._opened(self.target, "target")
 
     def _opened(self, uri: str, role: str) -> Store:
-        store = open_store(uri)
+        store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
         store.adopt(self.hash, role)
         return store
 
@@ -121,6 +125,11 @@ class Plan:
         return row_map(
             self.alignment, self.strategy, self.dtype, "l2" if self.normalize == "l2" else "none", lossy=self.lossy
         )
+
+
+def open_target(uri: str, strategy: str) -> Store:
+    """The new gallery at ``uri``, or what stands for one where ``strategy`` writes no rows."""
+    return BridgeStore(Address.parse(uri)) if strategy == "bridge" else open_store(uri)
 
 
 def file_hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError, UsageError
-from ...aligners.file import load
+from ...aligners.file import load, to_bytes
 from ...aligners.recognise import require_width
 from ..apply import BLOCK, Norm
 from ..dumps import open_dump
@@ -21,13 +22,13 @@ from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
 from ..stores.disk import aside
 from .evidence import Canaries, agreement, queries_for, require_still
-from .plan import Plan, file_hash, save_plan
-from .rows import RowMap, bad_rows, row_map
+from .plan import FRAGMENT_ROWS, Plan, open_target, save_plan
+from .reproduce import answers, promised
+from .rows import RowMap, bad_rows, facing, row_map
 from .unique import SeenIds
 
-__all__ = ["FRAGMENT_ROWS", "make_plan"]
+__all__ = ["make_plan"]
 
-FRAGMENT_ROWS = 65536
 SAMPLED = 16  # fragments from which the semantic sample is drawn
 EACH = 256  # rows of each
 METRICS = ("cosine", "dot", "l2")
@@ -65,26 +66,36 @@ def make_plan(
     if fragment_rows < 1:
         raise UsageError(f"--fragment-rows: expected at least 1, got {fragment_rows}.")
     alignment = load(map_file)
-    with open_store(source) as old, open_store(target) as new:
+    kept = map_file.read_bytes()
+    with open_store(source) as old, open_target(target, strategy) as new:
         if not old.exists():
             raise SutureError(f"{old.name}: expected a gallery, there is none.")
         facts = old.facts()
         named = model or model_of(alignment)
         if facts.model is not None and facts.model.partition("@")[0] == named:
             raise RefusedError(f"{old.name}: its rows are stamped {facts.model} already; they are in the new space.")
+        if strategy == "bridge" and old.count():
+            first = next(iter(draw(old, list(old.fragments(fragment_rows))).values()))
+            faced = facing(alignment, first.vectors, old.name, behaviour=familiar, lossy=facts.lossy is not None)
+            alignment, kept = (alignment, kept) if faced is alignment else (faced, to_bytes(faced))
         sides = {name: alignment.map_of(name).source_dim for name in ("source", "target")}
         require_width(sides, "source", facts.dim, old.name)
-        if facts.lossy and not accept_lossy:
+        if facts.lossy and not accept_lossy and strategy != "bridge":
             raise RefusedError(
                 f"{old.name}: {facts.lossy}. What comes back is not what went in; map the original vectors, or take "
                 "the loss knowingly (--accept-lossy)."
             )
         rows = row_map(alignment, strategy, dtype or facts.dtype, normalize, lossy=facts.lossy is not None)
         new.accept(old, facts, rows.dim, strategy)
+        if strategy == "bridge" and facts.metric == "l2" and rows.normalize != "l2" and new.address.scheme == "bridge":
+            raise RefusedError(
+                f"{old.name}: it ranks by L2 distance over rows of any length, and suture.stitching.serving.Bridge "
+                "gives queries of length 1: these rank otherwise. Bridge a faiss index, or use --strategy map."
+            )
         fragments = list(old.fragments(fragment_rows))
         if not fragments:
             raise RefusedError(f"{old.name}: there is no row to move.")
-        scan(old, fragments, advance)
+        sought = scan(old, fragments, answers(alignment), advance)
         sample = draw(old, fragments)
         for batch in sample.values():
             rows.check(batch.vectors, old.name, behaviour=familiar)
@@ -93,6 +104,11 @@ def make_plan(
         known = require_still(alignment, ids, vectors, old.name, lossy=facts.lossy is not None)
         canaries = given(queries, sides) if queries else Canaries.of(alignment)
         evidence, notes = weigh(strategy, rows, canaries, vectors, old.name)
+        metric = facts.metric or ("cosine" if rows.normalize == "l2" else "dot")
+        plain = strategy in ("map", "bridge") and rows.normalize == "none" and metric != "cosine"
+        count = sum(f["rows"] for f in fragments)
+        estimate, unchecked = promised(alignment, strategy, count, sought, by=metric if plain else "cosine")
+        notes += unchecked
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
         state = path.with_name(f"{path.name}.state")
@@ -100,7 +116,7 @@ def make_plan(
             if not overwrite:
                 raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
             shutil.rmtree(state)
-        needed = new.bytes_for(sum(f["rows"] for f in fragments), rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
+        needed = new.bytes_for(count, rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
         plan = Plan(
             path=path,
             source=old.pinned(),
@@ -108,36 +124,40 @@ def make_plan(
             strategy=strategy,
             model=named,
             lossy=facts.lossy is not None,
-            map_hash=file_hash(map_file),
+            map_hash=hashlib.sha256(kept).hexdigest(),
             dtype=str(rows.dtype),
             normalize=rows.normalize,
-            metric=facts.metric or ("cosine" if rows.normalize == "l2" else "dot"),
-            dim=rows.dim,
+            metric=metric,
+            dim=rows.mapping.source_dim if strategy == "bridge" else rows.dim,
             id_kind=facts.id_kind,
-            rows=sum(f["rows"] for f in fragments),
+            rows=0 if strategy == "bridge" else count,
             bytes_needed=needed,
             bad_rows=bad,
             familiar=familiar,
             order=order,
-            fragments=fragments,
+            fragments=[{"rows": 0}] if strategy == "bridge" else fragments,
             evidence=evidence,
+            estimate=estimate,
             notes=notes,
         )
         new.room_for(needed)
-    keep(plan, map_file, canaries, sample)
+    keep(plan, kept, canaries, sample)
     save_plan(plan)
     return plan
 
 
-def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) -> None:
-    """Every id once, of one kind; counts as announced. Raises `RefusedError` with a few of the repeated ids."""
-    kinds: set[bool] = set()
+def scan(old: Store, fragments: list[Fragment], sought: Array, advance: Callable[[int], None]) -> int:
+    """Every id once, of one kind; counts as announced. Raises `RefusedError` with a few of the repeated ids.
+
+    The value says how many of the ids with the hashes ``sought`` are there.
+    """
+    kinds, found = set[bool](), 0
     with SeenIds() as seen:
         for fragment in fragments:
             count = 0
             for batch in old.read(fragment, BLOCK, vectors=False):
                 kinds.add(batch.ids.dtype.kind in "iu")
-                seen.add(batch.ids)
+                found += int(np.isin(seen.add(batch.ids).view(np.int64), sought).sum())
                 count += len(batch)
                 advance(len(batch))
             if count != fragment["rows"]:
@@ -146,7 +166,7 @@ def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) 
             raise RefusedError(f"{old.name}: expected ids that are all integers or all texts, got both.")
         repeated = seen.repeated()
     if not len(repeated):
-        return
+        return found
     with SeenIds() as seen:
         times: dict[Any, int] = {}
         for fragment in fragments:
@@ -160,6 +180,7 @@ def scan(old: Store, fragments: list[Fragment], advance: Callable[[int], None]) 
             f"{old.name}: expected every id once, {len(doubled)} stand in several rows: {shown}. Remove the repeats, "
             "or name another column of ids (?id=column)."
         )
+    return found
 
 
 def draw(old: Store, fragments: list[Fragment]) -> dict[int, Any]:
@@ -218,11 +239,11 @@ def given(queries: tuple[Path, Path], sides: dict[str, int]) -> Canaries:
     return Canaries(*(torch.from_numpy(dump.gather(rows)).float() for dump in (old, new)))
 
 
-def keep(plan: Plan, map_file: Path, canaries: Canaries | None, sample: dict[int, Any]) -> None:
+def keep(plan: Plan, map_file: bytes, canaries: Canaries | None, sample: dict[int, Any]) -> None:
     """The map, the canaries and the ids of the sample, beside the plan."""
     plan.state.mkdir(parents=True)
-    with aside(plan.state / "map.safetensors") as file, map_file.open("rb") as original:
-        shutil.copyfileobj(original, file)
+    with aside(plan.state / "map.safetensors") as file:
+        file.write(map_file)
     for number, batch in sample.items():
         with aside(plan.state / f"sample-{number:06d}.npy") as file:
             np.save(file, batch.ids.astype(str) if batch.ids.dtype == object else batch.ids, allow_pickle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..dumps.arrays import Array
 from ..dumps.badrows import find_bad
 from ..stores.batch import Batch, resized
 
-__all__ = ["STRATEGIES", "RowMap", "bad_rows", "mapped", "row_map"]
+__all__ = ["STRATEGIES", "RowMap", "bad_rows", "facing", "mapped", "row_map"]
 
 STRATEGIES = ("map", "dual", "expanded", "bridge")
 
@@ -76,14 +76,7 @@ def row_map(
     if strategy not in STRATEGIES:
         raise UsageError(f"--strategy: expected {', '.join(STRATEGIES)}, got '{strategy}'.")
     if strategy == "bridge":
-        if not alignment.translates("target", "source"):
-            raise RefusedError(
-                "--strategy bridge maps new queries into the old space, and this map cannot be turned round exactly. "
-                "Fit one from the new space to the old one, with a method that has a way back, or use another strategy."
-            )
-        mapping = alignment.translate("target", "source")
-        unit = "source" in alignment.spaces and alignment.spaces["source"].unit
-        policy = "l2" if normalize == "l2" or (normalize == "auto" and unit) else "none"
+        mapping, policy = query_map(alignment, normalize)
         return RowMap(alignment, mapping, np.dtype(dtype), policy, lossy=lossy)
     if strategy == "map":
         mapping, policy = serving_map(alignment, "source", normalize)
@@ -92,6 +85,57 @@ def row_map(
         mapping, policy = serving_map(alignment, "source", "l2")
         return RowMap(alignment, mapping, np.dtype(dtype), policy, beside=True, lossy=lossy)
     return RowMap(alignment, isometry(alignment), np.dtype(dtype), "none", lossy=lossy)
+
+
+def query_map(alignment: Alignment, normalize: Norm) -> tuple[Map, str]:
+    """The map of new-model queries into the old space, and whether they end "l2" or "none"; affine, or refused."""
+    if not alignment.translates("target", "source"):
+        dims = [alignment.map_of(name).source_dim for name in ("source", "target")]
+        raise RefusedError(
+            f"--strategy bridge maps new queries of {dims[1]} dims into the old space of {dims[0]}; this map leads "
+            "from old to new and cannot be turned round exactly. Fit one from the new rows to the old ones (suture fit "
+            "NEW OLD), or take what `suture gallery estimate --save` wrote, which has both ways."
+        )
+    mapping = alignment.translate("target", "source")
+    if not isinstance(mapping, Affine):
+        raise RefusedError(
+            f"--strategy bridge needs an affine map, which an index and numpy can serve; this is a {mapping.kind} map "
+            f"from {mapping.source_dim} to {mapping.target_dim} dims. Fit an affine method, or use --strategy map."
+        )
+    unit = "source" in alignment.spaces and alignment.spaces["source"].unit
+    policy = "l2" if normalize == "l2" or (normalize == "auto" and unit) else "none"
+    return (mapping >> Normalize(mapping.target_dim) if policy == "l2" else mapping), policy
+
+
+def facing(alignment: Alignment, block: Array, what: str, *, behaviour: bool, lossy: bool) -> Alignment:
+    """The alignment with the old space as its source: one that was fitted from new rows to old ones is exchanged.
+
+    ``block`` ``(m, p)``: some of the old gallery, which tell. Raises `RefusedError` where they are of neither side.
+    """
+    refusals: dict[str, RefusedError] = {}
+    for side in ("source", "target"):
+        rows = as_tensor(np.ascontiguousarray(block), what)
+        if lossy and side in alignment.spaces and alignment.spaces[side].unit:
+            rows = torch.nn.functional.normalize(rows, dim=1)
+        try:
+            require_side(alignment, side, rows, what, behaviour=behaviour)
+        except RefusedError as refusal:
+            refusals[side] = refusal
+        else:
+            return alignment if side == "source" else exchanged(alignment)
+    fits = alignment.map_of("target").source_dim == block.shape[1]
+    raise refusals["target" if fits and alignment.map_of("source").source_dim != block.shape[1] else "source"]
+
+
+def exchanged(alignment: Alignment) -> Alignment:
+    """The same maps with source and target called by each other's name."""
+    other = {"source": "target", "target": "source"}
+    sections = {
+        name: {other[side]: value for side, value in getattr(alignment, name).items() if side in other}
+        for name in ("maps", "back", "spaces")
+    }
+    facts = {"method": alignment.provenance.get("method"), "exchanged": True}
+    return replace(alignment, **sections, attached={}, provenance=facts)
 
 
 def isometry(alignment: Alignment) -> Map:

@@ -129,6 +129,8 @@ def retire(plan: Plan, confirm: str) -> dict[str, Any]:
                 f"retire would delete {goes.name} for ever; confirm it by its name: --confirm '{goes.name}' (got "
                 f"'{confirm}')."
             )
+        if now == "switched" and plan.strategy == "bridge" and target.address.scheme == "bridge":
+            raise RefusedError(f"{source.name}: the bridge leads to this gallery; it is not deleted.")
         goes.drop()
         enter(plan, "retired", deleted=goes.name)
         return {"deleted": goes.name}

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from ...aligners.arrays import as_tensor
 from ...aligners.errors import RefusedError
 from ..apply import BLOCK
 from ..dumps.arrays import Array
+from ..gallery.probe import Probe
 from ..stores import Batch, Store
 from ..stores.batch import joined, same_payload
 from ..stores.disk import read_json, write_json
 from .apply import behind, left_out_rows, unfinished
+from .bridge import bridge_checks, waiting
 from .cache import Cache
 from .events import Tell, quiet
-from .evidence import Canaries, agreement, queries_for, require_still
+from .evidence import Canaries, Check, agreement, queries_for, require_still
 from .lock import locked
-from .plan import Plan
+from .nearest import AskedIndex
+from .plan import FRAGMENT_ROWS, Plan
+from .reproduce import reproduced
 from .rows import mapped
 
 __all__ = ["Check", "verified", "verify"]
-
-ANN_K = 10
-ANN_QUERIES = 64
-ANN_LOWEST = 0.8
-ANN_LOSS = 0.15  # what a new index of the same kind may find less
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: whether it is as promised, and what was found."""
-
-    name: str
-    ok: bool
-    found: str
 
 
 def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
@@ -52,17 +37,29 @@ def verify(plan: Plan, *, tell: Tell = quiet) -> list[Check]:
         Cache.of(plan) as cache,
     ):
         checks = [complete(plan, target)]
+        if checks[0].ok and plan.strategy == "bridge":
+            checks.append(intact(plan, target))
+            if checks[-1].ok:
+                checks += [*bridge_checks(plan, source, target, tell), *fresh(plan, source)]
+                keep(plan, plan.ledger.digest(), 0, checks)
+            return checks
         if checks[0].ok:
             checks.append(intact(plan, target))
         if all(check.ok for check in checks):
             digest = plan.ledger.digest()
             checks += [*row_checks(plan, source, target, cache, tell), *fresh(plan, source)]
-            checks += [recognised(plan, source), semantic(plan, source, target, cache)]
-            write_json(
-                plan.state / "verified.json",
-                {"ledger": digest, "native": len(cache), "checks": [vars(check) for check in checks]},
-            )
+            checks.append(recognised(plan, source))
+            if plan.evidence is not None or plan.estimate is None:
+                checks.append(semantic(plan, source, target, cache))
+            checks += estimated(plan, source, target, cache)
+            keep(plan, digest, len(cache), checks)
     return checks
+
+
+def keep(plan: Plan, digest: str, native: int, checks: list[Check]) -> None:
+    """Write down what was found, and of which state, for `switch`."""
+    found = {"ledger": digest, "native": native, "checks": [vars(check) for check in checks]}
+    write_json(plan.state / "verified.json", found)
 
 
 def verified(plan: Plan) -> bool | None:
@@ -100,15 +97,16 @@ def intact(plan: Plan, target: Store) -> Check:
 def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) -> Iterator[Check]:
     """Ids, payload, stamps, count; a block of every fragment mapped again; the index against exact search."""
     lost, other, foreign, rows, again, worst = 0, 0, 0, 0, 0, 0.0
-    canaries = read_canaries(plan)
-    queries = None if canaries is None else queries_for(plan.strategy, canaries)
-    nearest = Nearest(target, plan.metric, queries)
-    before = Nearest(source, plan.metric, None if canaries is None or not nearest.wanted else canaries.old)
+    canaries = Canaries.kept(plan.state)
+    ours = theirs = None
+    if canaries is not None and target.has_index():
+        ours = AskedIndex(target, plan.metric, queries_for(plan.strategy, canaries))
+        theirs = AskedIndex(source, plan.metric, canaries.old) if source.has_index() else None
     for number, fragment in enumerate(plan.all_fragments()):
         left_out = {row["id"] for row in left_out_rows(plan, number)}
         for i, batch in enumerate(kept(source.read(fragment, BLOCK), left_out)):
             probe = i == 0
-            there = target.fetch(number, batch.ids, vectors=probe or nearest.wanted)
+            there = target.fetch(number, batch.ids, vectors=probe or ours is not None)
             here = batch
             if len(there) != len(batch):
                 lost += len(batch) - len(there)
@@ -118,9 +116,9 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
                 other += int((~same_payload(here.payload, there.payload, len(here))).sum())
             if there.stamps is not None:
                 foreign += sum(stamp not in (plan.stamp, plan.model) for stamp in there.stamps)
-            for each, rows_seen in ((nearest, there), (before, batch)):
-                if each.wanted:
-                    each.add(rows_seen)
+            for each, seen in ((ours, there), (theirs, batch)):
+                if each is not None:
+                    each.exact.add(seen.ids, seen.vectors)
             if probe and len(there) == len(batch):
                 expected = joined([cache.into(b, plan) for b in mapped(plan.row_map, [batch], plan.stamp, source.name)])
                 again += len(batch)
@@ -132,11 +130,8 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
     yield Check("payload", not other, f"{other} rows with another payload" if other else "equal in every row")
     yield Check("stamps", not foreign, f"{foreign} rows stamped by others" if foreign else "mapped or native")
     yield Check("recomputed", worst <= target.tolerance, f"{again} rows mapped again, furthest value off {worst:.1g}")
-    if nearest.wanted:
-        recall, old = nearest.recall(), before.recall() if before.wanted else 1.0
-        told = f", the old index {old:.3f}" if before.wanted else ""
-        lowest = min(ANN_LOWEST, old - ANN_LOSS)
-        yield Check("index", recall >= lowest, f"recall@{ANN_K} against exact search {recall:.3f}{told}")
+    if ours is not None:
+        yield ours.check(theirs)
 
 
 def kept(batches: Iterator[Batch], left_out: set[Any]) -> Iterator[Batch]:
@@ -157,57 +152,47 @@ def furthest(a: Array, b: Array) -> float:
     return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
 
 
-class Nearest:
-    """Exact nearest rows of a few queries, gathered while the gallery passes by, against what its index finds."""
+def estimated(plan: Plan, source: Store, target: Store, cache: Cache) -> Iterator[Check]:
+    """The estimate's own queries, asked of the rows as they were written; nothing where the map has no estimate.
 
-    def __init__(self, store: Store, metric: str, queries: Tensor | None) -> None:
-        self._store = store
-        self._metric = metric
-        self._queries = queries[:ANN_QUERIES].float() if queries is not None and store.has_index() else None
-        self._scores: Tensor | None = None
-        self._ids: list[list[Any]] = [[] for _ in self._queries] if self._queries is not None else []
+    It is of the map: a row that the new model made stands in as the map would have put it.
+    """
+    if plan.estimate is None:
+        return
+    probe = Probe.carried(plan.alignment)
+    assert probe is not None
+    native = 0
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is an index to be looked at."""
-        return self._queries is not None
+    def rows() -> Iterator[tuple[Array, Array]]:
+        nonlocal native
+        for fragment in target.fragments(FRAGMENT_ROWS):
+            for batch in target.read(fragment, BLOCK):
+                there = cache.holds(batch.ids)
+                native += int(there.sum())
+                yield batch.ids[~there], batch.vectors[~there]
+        for fragment in source.fragments(FRAGMENT_ROWS) if native else ():
+            for batch in source.read(fragment, BLOCK):
+                there = cache.holds(batch.ids)
+                if there.any():
+                    yield batch.ids[there], plan.row_map(batch.vectors[there], source.name)
 
-    def add(self, batch: Batch) -> None:
-        """Rows of the new gallery."""
-        assert self._queries is not None
-        rows, queries = as_tensor(np.ascontiguousarray(batch.vectors)).float(), self._queries
-        if self._metric == "cosine":
-            rows, queries = normalize(rows, dim=1), normalize(queries, dim=1)
-        scores = -torch.cdist(queries, rows) if self._metric == "l2" else queries @ rows.T
-        names = batch.ids.tolist()
-        if self._scores is not None:
-            scores = torch.cat([self._scores, scores], dim=1)
-        self._scores, at = scores.topk(min(ANN_K, scores.shape[1]), dim=1)
-        held = len(self._ids[0])
-        self._ids = [
-            [old[j] if j < held else names[j - held] for j in row]
-            for old, row in zip(self._ids, at.tolist(), strict=True)
-        ]
-
-    def recall(self) -> float:
-        """Share of the exact nearest that the index finds."""
-        assert self._queries is not None
-        found = self._store.search(self._queries.numpy(), ANN_K)
-        shares = [len(set(a) & set(b)) / len(a) for a, b in zip(self._ids, found, strict=True)]
-        return float(np.mean(shares))
+    ok, found = reproduced(plan, rows(), probe)
+    yield Check("estimate", ok, found + (f"; {native} rows of the new model taken as mapped" if native else ""))
 
 
 def fresh(plan: Plan, source: Store) -> Iterator[Check]:
     """Nothing came to the old gallery that is not in the new one."""
+    if plan.strategy == "bridge":
+        changed = waiting(plan, source)
+        yield Check("caught up", not changed, "the index was changed; run apply" if changed else "asked as it is")
+        return
     if not source.live:
         known = {f["part"] for f in plan.all_fragments()}
         new = sorted({f["part"] for f in source.fragments(1 << 62)} - known)
         yield Check("caught up", not new, f"new parts: {', '.join(new)}; run apply" if new else "no new parts")
         return
-    waiting = behind(plan, source)
-    yield Check(
-        "caught up", not waiting, f"{waiting} rows came, changed or went since; run apply" if waiting else "all"
-    )
+    late = behind(plan, source)
+    yield Check("caught up", not late, f"{late} rows came, changed or went since; run apply" if late else "all")
 
 
 def recognised(plan: Plan, source: Store) -> Check:
@@ -225,18 +210,9 @@ def recognised(plan: Plan, source: Store) -> Check:
     return Check("canaries", True, f"{known} rows that the map knows by id have their vectors")
 
 
-def read_canaries(plan: Plan) -> Canaries | None:
-    """Those that the plan kept."""
-    path = plan.state / "canaries.npy"
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        return Canaries(*(torch.from_numpy(np.load(file)) for _ in range(2)))
-
-
 def semantic(plan: Plan, source: Store, target: Store, cache: Cache) -> Check:
     """The semantic canary on the rows as they were written: within the interval of the plan, and above chance."""
-    canaries = read_canaries(plan)
+    canaries = Canaries.kept(plan.state)
     if plan.evidence is None or canaries is None:
         return Check("semantic", False, "the plan has no evidence: plan with --queries OLD NEW")
     old, new, names, changed = [], [], [], False

@@ -302,14 +302,6 @@ def test_addresses_that_mean_nothing(world: World, here: Path) -> None:
         planned(world, "parquet:rich", "npy:new", here / "plan.json")
 
 
-def test_a_bridge_changes_no_gallery(world: World, here: Path) -> None:
-    gallery(here, world)
-    other = encode(np.random.default_rng(0).normal(size=(ROWS, 12)), OLD, 13)
-    save_alignment(Procrustes().fit(world.old, other), here / "square.safetensors")
-    with pytest.raises(RefusedError, match="Bridge"):
-        make_plan(here / "square.safetensors", SOURCE, TARGET, here / "plan.json", strategy="bridge")
-
-
 @pytest.mark.parametrize("strategy", ["dual", "expanded"])
 def test_other_strategies(strategy: str, world: World, here: Path) -> None:
     gallery(here, world)
