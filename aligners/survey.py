@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 from .alignment import Space
 from .arrays import as_tensor, working_dtype
 from .errors import RefusedError, SutureError
-from .moments import ALL_BLOCKS, PIECE_ROWS, Block, Moments, MomentsBuilder
+from .moments import ALL_BLOCKS, Block, Moments
+from .moments_builder import PIECE_ROWS, MomentsBuilder
 from .pairs import BLOCK_ROWS, PairBlock, Pairs, PairStream, mix
 
 __all__ = ["FOLDS", "KeptPairs", "Survey", "space_of"]
@@ -191,7 +192,7 @@ class _Norms:
 def all_unit(rows: Tensor) -> bool:
     """Whether all ``rows`` ``(m, dim)`` have Euclidean length 1, within what rounding to float16 does."""
     dtype = working_dtype(rows.dtype)
-    norms = (torch.linalg.vector_norm(piece.to(dtype), dim=1) for piece in rows.split(PIECE_ROWS))
+    norms = (torch.linalg.vector_norm(piece.to(dtype), dim=1) for piece in torch.split(rows, PIECE_ROWS))
     return all(bool(((norm - 1).abs() <= UNIT_TOLERANCE).all()) for norm in norms)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..aligners.alignment import Alignment, Space
 from ..aligners.errors import RefusedError
 from ..aligners.maps import Affine
-from ..aligners.moments import Moments, MomentsBuilder
+from ..aligners.moments import Moments
+from ..aligners.moments_builder import MomentsBuilder
 from ..aligners.recognise import require_side
 from ..aligners.survey import Survey
 from ..aligners.units.clusters import cluster_units, sharedness

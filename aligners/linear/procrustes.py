@@ -12,7 +12,8 @@ from ..aligner import LinearAligner
 from ..alignment import Alignment
 from ..errors import UsageError
 from ..maps import Affine
-from ..moments import Block, Moments, MomentsBuilder
+from ..moments import Block, Moments
+from ..moments_builder import MomentsBuilder
 from ..polar import polar
 from ..survey import Survey
 from .checks import check_choice, check_variance

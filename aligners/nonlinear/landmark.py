@@ -16,7 +16,8 @@ from ..linear.checks import check_choice, check_number, check_rank, check_varian
 from ..linear.procrustes import Procrustes
 from ..linear.ridge import Ridge
 from ..linear.rotation_ridge import RotationRidge
-from ..moments import MomentsBuilder, descending_eigh
+from ..moments import descending_eigh
+from ..moments_builder import MomentsBuilder
 from ..survey import Survey
 from .kinds import Landmark, gaussian, squared_distances
 

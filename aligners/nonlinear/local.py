@@ -15,7 +15,8 @@ from ..alignment import Alignment
 from ..errors import UsageError
 from ..linear.checks import check_number, check_rank, check_variance
 from ..linear.derived import least_squares_scale
-from ..moments import Block, Moments, MomentsBuilder
+from ..moments import Block, Moments
+from ..moments_builder import MomentsBuilder
 from ..survey import Survey
 from .kinds import Mixture, soft_cells, squared_distances
 

@@ -14,7 +14,7 @@ from ..linear.checks import check_choice, check_number, check_rank, check_varian
 from ..linear.ridge import Ridge
 from ..map import Map
 from ..maps import Affine
-from ..moments import MomentsBuilder
+from ..moments_builder import MomentsBuilder
 from ..pairs import Pairs
 from ..survey import Survey
 from .anchors import CHOICES, Choice, anchor_pairs

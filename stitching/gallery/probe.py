@@ -89,7 +89,7 @@ class Probe:
             return None
         tensors = (held["new"], held.get("old"), held["query"], held["key"], held["weight"], held.get("own"))
         mixing = facts["mixing"]
-        return cls(*tensors, facts["metric"], facts["expected"], None if mixing is None else tuple(mixing))  # type: ignore[arg-type]
+        return cls(*tensors, facts["metric"], facts["expected"], None if mixing is None else tuple(mixing))
 
     def tensors(self) -> dict[str, Tensor]:
         """What is attached to the map."""

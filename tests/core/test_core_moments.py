@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from suture.aligners import Moments, SutureError
-from suture.aligners.moments import MomentsBuilder, descending_eigh
+from suture.aligners.moments import descending_eigh
+from suture.aligners.moments_builder import MomentsBuilder
 
 PARTS = ("mean_x", "mean_y", "square_x", "square_y", "xx", "xy", "yy")
 PRECISION = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 1e-6}
