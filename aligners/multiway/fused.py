@@ -64,8 +64,8 @@ class Fused(Map):
 
     def mapped(self, x: Tensor) -> Tensor:
         """``u`` ``(..., K, q)``."""
-        weights = torch.split(self.weight.to(x), self.dims)
-        parts = zip(torch.split(x, self.dims, -1), weights, self.bias.to(x), strict=True)
+        weights = torch.split(self.weight.to(x), list(self.dims))
+        parts = zip(torch.split(x, list(self.dims), -1), weights, self.bias.to(x), strict=True)
         rows = torch.stack([row @ weight + bias for row, weight, bias in parts], -2) - self.centre.to(x)
         return normalize(rows, dim=-1, eps=torch.finfo(x.dtype).tiny ** 0.5)
 

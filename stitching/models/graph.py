@@ -211,7 +211,7 @@ def _sparse_code(g: Graph, x: Name, m: SparseCode) -> Name:
 
 def _fused(g: Graph, x: Name, m: Fused) -> Name:
     parts, start = [], 0
-    for dim, weight, bias in zip(m.dims, torch.split(m.weight, m.dims), m.bias - m.centre, strict=True):
+    for dim, weight, bias in zip(m.dims, torch.split(m.weight, list(m.dims)), m.bias - m.centre, strict=True):
         own = g.op("Slice", x, g.const([start]), g.const([start + dim]), g.const([-1]))
         parts.append(g.unit(g.affine(own, weight, bias)))
         start += dim
