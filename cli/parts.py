@@ -123,7 +123,7 @@ def units(
         "units": {side: sum(r["space"] == side for r in records) for side in ("source", "target")},
         **shared,
         "clusters": clusters,
-        "shared_clusters": None if clusters is None else len(spaces[0] & spaces[1]),
+        "shared_clusters": None if clusters is None else len((spaces[0] & spaces[1]) - {None}),
         "path": None if out is None else str(out),
         "seconds": round(perf_counter() - started, 3),
     }

@@ -110,7 +110,7 @@ def units_of(pairing: Pairing, clusters: int | None, *, seed: int = 0) -> tuple[
                     "correlation": round(float(table[unit, best[unit]]), 6),
                     "matched": matched,
                     "matched_correlation": None if matched is None else round(float(table[unit, matched]), 6),
-                    "cluster": None if labels is None else int(labels[unit]),
+                    "cluster": None if labels is None or labels[unit] < 0 else int(labels[unit]),
                 }
             )
     return records, sharedness(moments)

@@ -16,7 +16,10 @@ __all__ = ["Clusters", "cluster_units", "sharedness"]
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """The cluster of each source unit ``(p,)`` and of each target unit ``(q,)``; ``shared`` has units of both."""
+    """The cluster of each source unit ``(p,)`` and of each target unit ``(q,)``; ``shared`` has units of both.
+
+    -1 for units that never vary: they belong nowhere.
+    """
 
     source: Tensor
     target: Tensor
@@ -34,14 +37,14 @@ def cluster_units(moments: Moments, clusters: int, *, seed: int = 0) -> Clusters
     xx, xy, yy = (moments.block(name) for name in ("xx", "xy", "yy"))
     both = torch.cat([torch.cat([xx, xy], 1), torch.cat([xy.T, yy], 1)])
     scale = both.diagonal().sqrt()
-    if not bool((scale > 0).all()):
-        raise RefusedError(f"expected units that vary, {int((scale == 0).sum())} never do; drop them.")
-    if not 1 < clusters <= len(both):
-        raise RefusedError(f"expected 2 to {len(both)} clusters, got {clusters}.")
-    affinity = (both / torch.outer(scale, scale)).abs().clamp(max=1)
+    alive = scale > 0
+    if not 1 < clusters <= int(alive.sum()):
+        raise RefusedError(f"expected 2 to {int(alive.sum())} clusters, the units that vary, got {clusters}.")
+    affinity = (both / torch.outer(scale, scale))[alive][:, alive].abs().clamp(max=1)
     found = SpectralClustering(clusters, affinity="precomputed", random_state=seed, assign_labels="kmeans")
-    labels = torch.from_numpy(found.fit_predict(affinity.numpy())).long()
-    shared = sorted(set(labels[:p].tolist()) & set(labels[p:].tolist()))
+    labels = torch.full((len(both),), -1)
+    labels[alive] = torch.from_numpy(found.fit_predict(affinity.numpy())).long()
+    shared = sorted((set(labels[:p].tolist()) & set(labels[p:].tolist())) - {-1})
     return Clusters(labels[:p], labels[p:], tuple(shared))
 
 

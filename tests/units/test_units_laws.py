@@ -77,6 +77,10 @@ def test_clusters_and_sharedness() -> None:
     assert len(found.shared) == 3
     assert all(len(found.source[4 * i : 4 * i + 4].unique()) == 1 for i in range(3))
     assert found.target.tolist() == found.source[::2][:6].tolist()
+    dead = torch.cat([x, torch.ones(800, 1)], 1)
+    still = cluster_units(Moments.of(dead, y), 3)
+    assert still.source[-1] == -1
+    assert len(still.shared) == 3
     turned = sharedness(Moments.of(x[:, ::4], x[:, ::4] @ torch.linalg.qr(normal(3, 3, seed=5))[0]))
     assert turned["canonical"] > 0.99
     assert turned["bipartite"] < 0.95
