@@ -29,6 +29,7 @@ from .multiway.extend import add_space
 from .multiway.gcca import GCCA
 from .multiway.procrustes import GeneralisedProcrustes, SharedResponse
 from .nonlinear.distill import Distill
+from .nonlinear.head_distill import HeadDistill
 from .nonlinear.landmark import LandmarkKernel
 from .nonlinear.local import Local
 from .nonlinear.mlp import MLP, DistillMLP
@@ -66,6 +67,7 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "subspace": Subspace,
     "distill": Distill,
     "distill-mlp": DistillMLP,
+    "head-distill": HeadDistill,
     "mlp": MLP,
     "landmark": LandmarkKernel,
     "local": Local,
@@ -109,6 +111,7 @@ __all__ = [
     "GeneralisedProcrustes",
     "GraphMatching",
     "GromovWasserstein",
+    "HeadDistill",
     "Identity",
     "IdentityRidge",
     "InverseRelative",

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from suture.aligners import ALIGNERS, Aligner, Alignment, Pairs, RefusedError, Survey, SutureError
+from suture.stitching.models import Head
 
 import results
 from emoji import judged
@@ -36,6 +37,7 @@ COST = {
     "mean-shift": "n d",
     "distill": "n d^2 + steps batch d (d + batch)",
     "distill-mlp": "as distill",
+    "head-distill": "n d^2 + steps n d c, c classes",
     "mlp": "n d^2 + steps batch d hidden",
     "landmark": "n k^2 + n d k, k landmarks",
     "local": "n d^2 + k d^3, k cells",
@@ -72,10 +74,11 @@ def way_back(kind: type[Aligner]) -> str:
     y = x @ torch.linalg.qr(torch.randn(16, 16, generator=g))[0] + 0.1 * torch.randn(400, 16, generator=g)
     if kind.needs == "many spaces":
         return "yes, to every space"
-    if kind.needs != "pairs":
+    if kind.needs not in ("pairs", "a head"):
         return "yes"  # a rotation
+    given = (Head(torch.randn(5, 16, generator=g), torch.zeros(5)),) if kind.needs == "a head" else ()
     try:
-        found = kind().fit(x, y)
+        found = kind(*given).fit(x, y)
     except SutureError as error:
         return f"not tried ({error})"
     try:
