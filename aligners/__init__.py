@@ -32,6 +32,7 @@ from .named.base import LabelledAligner
 from .named.concepts import Concepts
 from .named.simplex import Simplex
 from .nonlinear.distill import Distill
+from .nonlinear.head_distill import HeadDistill
 from .nonlinear.landmark import LandmarkKernel
 from .nonlinear.local import Local
 from .nonlinear.mlp import MLP, DistillMLP
@@ -69,6 +70,7 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "subspace": Subspace,
     "distill": Distill,
     "distill-mlp": DistillMLP,
+    "head-distill": HeadDistill,
     "mlp": MLP,
     "landmark": LandmarkKernel,
     "local": Local,
@@ -115,6 +117,7 @@ __all__ = [
     "GeneralisedProcrustes",
     "GraphMatching",
     "GromovWasserstein",
+    "HeadDistill",
     "Identity",
     "IdentityRidge",
     "InverseRelative",

@@ -17,7 +17,7 @@ from .survey import Survey
 
 __all__ = ["Aligner", "LinearAligner", "Needs"]
 
-Needs = Literal["pairs", "few pairs", "no pairs", "labels", "many spaces"]
+Needs = Literal["pairs", "few pairs", "no pairs", "labels", "a head", "many spaces"]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from suture.aligners import (
     UnpairedAligner,
 )
 from suture.aligners.unpaired.base import NoEvidenceError
+from suture.stitching.models import Head
 
 import results
 from emoji import judged
@@ -58,6 +59,7 @@ COST = {
     "mean-shift": "n d",
     "distill": "n d^2 + steps batch d (d + batch)",
     "distill-mlp": "as distill",
+    "head-distill": "n d^2 + steps n d c, c classes",
     "mlp": "n d^2 + steps batch d hidden",
     "landmark": "n k^2 + n d k, k landmarks",
     "local": "n d^2 + k d^3, k cells",
@@ -100,10 +102,11 @@ def way_back(kind: type[Aligner]) -> str:
         return "yes, to every space"
     if kind.needs == "labels":
         return "least squares"
-    if kind.needs != "pairs":
+    if kind.needs not in ("pairs", "a head"):
         return "yes"  # a rotation
+    given = (Head(torch.randn(5, 16, generator=g), torch.zeros(5)),) if kind.needs == "a head" else ()
     try:
-        found = kind().fit(x, y)
+        found = kind(*given).fit(x, y)
     except SutureError as error:
         return f"not tried ({error})"
     try:

@@ -65,7 +65,7 @@ def fit(
     relevant: Annotated[Path | None, typer.Option(help="The right gallery rows or ids of each query.")] = None,
     gallery_ids: Annotated[Path | None, typer.Option(help="File of ids of the gallery, one a row.")] = None,
     head: Annotated[
-        Path | None, typer.Option(help="A head of the target space: choose the map by what it makes of mapped rows.")
+        Path | None, typer.Option(help="A head of the target space: train and choose the map for it.")
     ] = None,
     canaries: Annotated[bool, typer.Option(help="Keep a few rows in the map to recognise its spaces by.")] = True,
     unfamiliar: Unfamiliar = False,
@@ -78,7 +78,9 @@ def fit(
     Of more than two dumps (NAME=PATH, or PATH and its stem is the name) every space gets a map into a shared one;
     `suture pick` takes any two of them out of the file.
     """
-    from ..aligners import Survey, save_alignment
+    from dataclasses import replace
+
+    from ..aligners import HeadDistill, Survey, save_alignment
     from ..aligners.aligner import needed_blocks
     from ..aligners.audit import PROBE
     from ..aligners.choose import Judge, LabelJudge
@@ -87,6 +89,7 @@ def fit(
     from ..aligners.fit import fit as choose_and_fit
     from ..stitching.dumps import pair, read_relevant
     from ..stitching.evaluate import label_inputs
+    from ..stitching.models import HeadJudge, load_head
     from ..stitching.stream import PairedDumps
     from .output import print_json, rows_progress, track
     from .settings import build_aligner
@@ -159,6 +162,11 @@ def fit(
     named = None if method == "auto" else build_aligner(method, set_ or [])
     if named is not None and named.needs in ("few pairs", "no pairs"):
         raise UsageError(f"--method {method} is for rows that are not paired: give --seeds FILE or --unpaired.")
+    knows = None if head is None else load_head(head)
+    if isinstance(named, HeadDistill):
+        if knows is None:
+            raise UsageError(f"--method {method} trains for a head: give it with --head FILE.")
+        named = replace(named, head=knows)
     dumps = open_dumps((source, target), column, ids, id_column)
     pairing = pair(*dumps, by_row=by_row, pairs=pairs, groups=groups, weights=weights, bad_rows=policy)
     labelled = None
@@ -167,16 +175,16 @@ def fit(
         labelled = (q, g, read_relevant(relevant, q, g))
     with rows_progress(pairing.rows, "reading pairs") as advance:
         aligners = candidates(family, pairing.rows) if named is None else (named,)
+        if knows is not None and named is None:
+            aligners = (*aligners, HeadDistill(knows))
         blocks = needed_blocks((*aligners, PROBE))
         survey = Survey.of(PairedDumps(pairing, advance), blocks=blocks, seed=seed, canaries=canaries)
     found = checked_pairing(survey, pairing, allow_mispaired)
     judge: Judge | None = None
     if labelled is not None:
         judge = LabelJudge(survey, *label_inputs(survey, *labelled, familiar=not unfamiliar))
-    elif head is not None:
-        from ..stitching.models import HeadJudge, load_head
-
-        judge = HeadJudge(survey, load_head(head))
+    elif knows is not None:
+        judge = HeadJudge(survey, knows)
     alignment = choose_and_fit(survey, aligners, judge=judge, track=track).with_provenance(
         audit=found.as_json(),
         pairing={k: v for k, v in pairing.report.items() if not k.endswith("_examples")},

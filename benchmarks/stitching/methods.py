@@ -9,7 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from suture.aligners import Distill, LeastSquares, Map, Pairs, Procrustes, Ridge, Survey
+from suture.aligners import Distill, HeadDistill, LeastSquares, Map, Pairs, Procrustes, Ridge, Survey
+from suture.aligners.choose import Candidate, winner
 from suture.aligners.fit import candidates, fit
 from suture.stitching.models import Head, HeadJudge, RelativeSpace
 
@@ -27,9 +28,11 @@ TRANSLATORS: dict[str, Callable[[Tensor, Tensor], Map]] = {
 
 
 def by_the_head(x: Tensor, y: Tensor, head: Head) -> Map:
-    """The closed form, of those that `auto` compares, whose held-out rows the head takes best."""
+    """What `suture fit --head` gives: a closed form or the map trained for the head, as it takes held-out rows best."""
     survey = Survey.of(Pairs.of(x, y), canaries=False)
-    return fit(survey, candidates(), judge=HeadJudge(survey, head)).translate()
+    judge = HeadJudge(survey, head)
+    tried = [v for a in (*candidates(), HeadDistill(head)) for v in a.variants(survey)]
+    return winner([Candidate(a, judge(a)) for a in tried]).aligner.align(survey).translate()
 
 
 def linear_head(rows: Tensor, labels: Tensor) -> Head:

@@ -1,8 +1,8 @@
 """Models put together: a new encoder, a map, and the decoder that knew the old encoder."""
 
+from ...aligners.head import HeadJudge
 from .fold import fold
 from .headfile import Head, load_head, save_head
-from .headjudge import HeadJudge
 from .relative import RelativeSpace
 from .stitch import model_map, stitch, swap_encoder
 
