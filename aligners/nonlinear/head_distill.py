@@ -37,8 +37,8 @@ class HeadDistill(Aligner):
 
     Only what the head sees is changed: W - W0 lies in the span of its c - 1 contrasts, so p (c - 1) numbers are trained
     and not p q. Convex, but for unit rows. Full-batch L-BFGS from W0 in coordinates in which the Hessian is about the
-    identity, at most ``steps`` of it; deterministic. Trained on up to 50,000 pairs drawn by their keys. ``temperature``: T,
-    the higher, the more the order of the less likely classes counts.
+    identity, at most ``steps`` of it; deterministic. Trained on up to 50,000 pairs drawn by their keys.
+    ``temperature``: T, the higher, the more the order of the less likely classes counts.
     """
 
     name: ClassVar[str] = "head-distill"
