@@ -56,7 +56,7 @@ def run(data: Path | None, *, quick: bool) -> None:
         pairs = torch.arange(SEEDS)[:, None].expand(-1, 2)
         clouds = Clouds.of(torch.cat([a[some], a[left]]), torch.cat([b[some], b[right]]), pairs)
         started = process_time()
-        plain, turned = top1(prototype(clouds), clouds, held), process_time()
+        plain, turned = top1(prototype(clouds), clouds, *held), process_time()
         found, said, _ = attempt(Seeded(), clouds, held)
         times = f"{turned - started:.0f}, {process_time() - turned:.0f} s"
         alone = supervised(a[some], b[some], held)
