@@ -7,6 +7,8 @@ that made it, and figures beside it.
 import argparse
 from pathlib import Path
 
+import far_pairs
+
 import distillation
 import emoji
 import intervals
@@ -20,6 +22,7 @@ CASES = {
     "speed": speed.run,
     "quality": quality.run,
     "seeds": seeds.run,
+    "far_pairs": far_pairs.run,
     "stitching": stitching,
     "intervals": intervals.run,
     "upgrade": upgrade.run,
@@ -27,7 +30,7 @@ CASES = {
     "distillation": distillation.run,
     "emoji": emoji.run,
 }
-NEEDS_DATA = {"quality", "seeds", "distillation", "emoji"}
+NEEDS_DATA = {"quality", "seeds", "far_pairs", "distillation", "emoji"}
 
 
 def main() -> None:

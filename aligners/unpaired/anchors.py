@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..aligner import Needs
 from ..linear.checks import check_rank
+from ..polar import polar
 from .base import UnpairedAligner
-from .clouds import Clouds, polar, sampled_rows
+from .clouds import Clouds, sampled_rows
 from .csls import csls, mutual_pairs
 from .seeded import signatures
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ..arrays import Array, as_matrix
 from ..errors import RefusedError, SutureError
 
-__all__ = ["Clouds", "checked_seeds", "polar", "sampled_rows"]
+__all__ = ["Clouds", "checked_seeds", "finite_rows", "sampled_rows"]
 
 FEWEST_ROWS = 50
 
@@ -105,9 +105,3 @@ def finite_rows(rows: Array, what: str) -> Tensor:
     if not bool(torch.isfinite(matrix).all()):
         raise SutureError(f"{what}: expected finite rows, got NaN or infinite values; drop those rows first.")
     return matrix
-
-
-def polar(matrix: Tensor) -> Tensor:
-    """The nearest ``(p, q)`` matrix with orthonormal rows or columns: U V' of ``U S V'``."""
-    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
-    return u @ vt

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..linear.checks import check_rank
+from ..polar import polar
 from .base import UnpairedAligner
-from .clouds import Clouds, polar, sampled_rows
+from .clouds import Clouds, sampled_rows
 
 __all__ = ["GraphMatching", "kernel", "matched"]
 

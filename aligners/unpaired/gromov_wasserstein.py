@@ -8,9 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..linear.checks import check_number, check_rank
+from ..polar import polar
 from ..transport.gromov import gromov, relative_distances
 from .base import UnpairedAligner
-from .clouds import Clouds, polar, sampled_rows
+from .clouds import Clouds, sampled_rows
 
 __all__ = ["GromovWasserstein"]
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..linear.checks import check_rank
+from ..polar import polar
 from .base import UnpairedAligner
-from .clouds import Clouds, polar
+from .clouds import Clouds
 from .graph_matching import matched
 from .seeded import signatures, soft_cross
 

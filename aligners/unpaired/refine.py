@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .clouds import Clouds, polar
+from ..polar import polar
+from .clouds import Clouds
 from .csls import csls, mutual_pairs, nearest
 
 __all__ = ["EXACT", "agreement", "holds_out", "mutual_share", "pull", "rank_share", "refine", "sharpen"]

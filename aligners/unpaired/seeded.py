@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..aligner import Needs
+from ..polar import polar
 from .base import UnpairedAligner
-from .clouds import Clouds, polar
+from .clouds import Clouds
 
 __all__ = ["Seeded"]
 

@@ -11,8 +11,9 @@ from torch.nn.functional import normalize
 
 from ..errors import SutureError
 from ..linear.checks import check_number, check_rank
+from ..polar import polar
 from .base import UnpairedAligner
-from .clouds import Clouds, polar, sampled_rows
+from .clouds import Clouds, sampled_rows
 from .csls import crowding, csls, mutual_pairs
 from .refine import EXACT
 

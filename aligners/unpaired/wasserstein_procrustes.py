@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..linear.checks import check_number, check_rank
+from ..polar import polar
 from ..transport.sinkhorn import sinkhorn
 from .base import UnpairedAligner
-from .clouds import Clouds, polar, sampled_rows
+from .clouds import Clouds, sampled_rows
 
 __all__ = ["WassersteinProcrustes", "convex_start"]
 

@@ -8,8 +8,9 @@ import torch
 from unpaired_worlds import cloud, disjoint, permuted, right, rotation
 
 from suture.aligners import ALIGNERS, Affine, RefusedError, SutureError, UnpairedAligner, UsageError
+from suture.aligners.polar import polar
 from suture.aligners.unpaired.anchors import AnchorBootstrap, bootstrapped
-from suture.aligners.unpaired.clouds import Clouds, checked_seeds, polar, sampled_rows
+from suture.aligners.unpaired.clouds import Clouds, checked_seeds, sampled_rows
 from suture.aligners.unpaired.csls import csls, mutual_pairs, nearest
 from suture.aligners.unpaired.graph_matching import GraphMatching, kernel, matched
 from suture.aligners.unpaired.mini_vec2vec import MiniVec2Vec
