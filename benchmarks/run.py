@@ -7,8 +7,10 @@ that made it, and figures beside it.
 import argparse
 from pathlib import Path
 
+import checks
 import distillation
 import emoji
+import estimates
 import intervals
 import quality
 import seeds
@@ -26,8 +28,10 @@ CASES = {
     "kills": upgrade.run_kills,
     "distillation": distillation.run,
     "emoji": emoji.run,
+    "estimates": estimates.run,
+    "checks": checks.run,
 }
-NEEDS_DATA = {"quality", "seeds", "distillation", "emoji"}
+NEEDS_DATA = {"quality", "seeds", "distillation", "emoji", "estimates"}
 
 
 def main() -> None:

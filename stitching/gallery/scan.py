@@ -16,7 +16,7 @@ from .inputs import Gallery, Inputs, Pool
 __all__ = ["Advance", "Block", "Channel", "Segments", "System", "View", "count_above", "scan"]
 
 ENOUGH = 200_000  # gallery rows to choose weights on
-CHUNK = 1024  # queries at a time: 32 MB a product
+CHUNK = 256  # queries at a time: 8 MB a product
 Advance = Callable[[int], None]
 
 
@@ -85,7 +85,10 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """``of`` ``(count,)``: the segment, 0 to ``number`` - 1, of each gallery row. Each is ranked by itself."""
+    """``of`` ``(count,)``: the segment, 0 to ``number`` - 1, of each gallery row. Each is ranked by itself.
+
+    Rows beyond them are not ranked.
+    """
 
     of: Tensor
     number: int
