@@ -10,7 +10,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from ...aligners.measures.retrieval import TIE, Ranking
+from ...aligners.measures.retrieval import TIE, Ranking, counted
 from .inputs import Gallery, Inputs, Pool
 
 __all__ = ["Advance", "Block", "Channel", "Segments", "System", "View", "count_above", "scan"]
@@ -209,5 +209,5 @@ def count_above(
                     query = inputs.query[part] - first
                     same = len(query) == len(scores) and torch.equal(query, torch.arange(len(query)))
                     mine = scores if same else scores[query]
-                    above[system.name][part] += (mine > limits[system.name][part, None] + TIE).sum(1)
+                    above[system.name][part] += counted(mine > limits[system.name][part, None] + TIE)
     return {name: torch.stack([above[s.name] + 1 for s in family]) for name, family in families.items()}
