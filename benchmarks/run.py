@@ -9,8 +9,10 @@ from pathlib import Path
 
 import far_pairs
 
+import checks
 import distillation
 import emoji
+import estimates
 import intervals
 import quality
 import seeds
@@ -29,8 +31,10 @@ CASES = {
     "kills": upgrade.run_kills,
     "distillation": distillation.run,
     "emoji": emoji.run,
+    "estimates": estimates.run,
+    "checks": checks.run,
 }
-NEEDS_DATA = {"quality", "seeds", "far_pairs", "distillation", "emoji"}
+NEEDS_DATA = {"quality", "seeds", "far_pairs", "distillation", "emoji", "estimates"}
 
 
 def main() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..errors import SutureError
 
-__all__ = ["METRICS", "Ranking", "Relevant", "Search", "overlap", "rank_metrics", "search"]
+__all__ = ["METRICS", "Ranking", "Relevant", "Search", "counted", "overlap", "rank_metrics", "search"]
 
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr", "overlap@10")
 TIE = 2.0**-20
@@ -109,7 +110,7 @@ class Ranking:
         mine = self._keys[first : first + len(scores)]
         # Deep in a gallery few rows of a block still count: a look for them is cheaper than many of the block's best.
         last = (mine[:, -1:] + (1 << 40) - 1) >> 40
-        wanted = min(self._k, int((scores >= last).sum(1).max()))
+        wanted = min(self._k, int(counted(scores >= last).max()))
         if wanted:
             keys = torch.cat([mine, _best(scores, rows, wanted)], dim=1)
             self._keys[first : first + len(scores)] = keys.topk(self._k, dim=1).values
@@ -145,8 +146,8 @@ class Ranking:
             one_each = len(query) == len(scores) and torch.equal(query, torch.arange(len(query)))
             mine = scores if one_each else scores[query]
             limit, own = self._limits[part], self._row[part]
-            above = (mine > limit[:, None] + TIE).sum(1)
-            tied = (mine >= limit[:, None] - TIE).sum(1) - above
+            above = counted(mine > limit[:, None] + TIE)
+            tied = counted(mine >= limit[:, None] - TIE) - above
             before = torch.searchsorted(rows, own)
             tied -= (rows[before.clamp(max=len(rows) - 1)] == own).long()  # a right answer ties with itself
             for i in (tied > 0).nonzero()[:, 0].tolist():
@@ -180,6 +181,11 @@ def search(
             ranking.add(q[first : first + QUERIES] @ g.T, rows, first)
         start += len(g)
     return ranking.result()
+
+
+def counted(marks: Tensor) -> Tensor:
+    """How many of each row of bools ``(m, n)`` are true; a sum first makes integers of them, for ten times the time."""
+    return torch.tensor([int(np.count_nonzero(row)) for row in marks.numpy()], dtype=torch.int64)
 
 
 def _best(scores: Tensor, rows: Tensor, k: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""The mixing weight of a dual, cross-fitted over labelled queries."""
+"""Choices that queries make, cross-fitted: no query is scored by what it helped to choose."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from ...aligners.measures.retrieval import rank_metrics
 from ...aligners.pairs import mix
+from .inputs import Queries
 from .scan import Advance, count_above
 from .systems import GRID, HALF, Systems
 
-__all__ = ["Mixing", "mixing"]
+__all__ = ["Mixing", "crossed", "folds_of", "highest", "mixing"]
 
 FOLDS = 5
 ENOUGH = 50  # labelled queries; with fewer the choice is noise, and a half serves
@@ -41,21 +43,43 @@ def mixing(systems: Systems, *, seed: int, advance: Advance) -> dict[str, Mixing
     if inputs.query is None or len(torch.unique(inputs.query)) < ENOUGH:
         return {name: Mixing(HALF, HALF, False) for name in duals}
     ranks = count_above(inputs, systems.views, {name: [made(a) for a in GRID] for name, made in duals.items()}, advance)
-    keys = torch.arange(m) if inputs.queries.groups is None else inputs.queries.groups
-    fold = torch.unique(mix(keys, seed), return_inverse=True)[1] % FOLDS
-    grid = torch.tensor(GRID)
+    fold, grid = folds_of(inputs.queries, seed), torch.tensor(GRID)
     out = {}
     for name, rank in ranks.items():
         gains = torch.stack([rank_metrics(r, inputs.query, m)["ndcg@10"] for r in rank])
-        crossed = torch.empty(m, 1)
-        for k in range(FOLDS):
-            crossed[fold == k] = grid[best(gains[:, fold != k])]
-        out[name] = Mixing(GRID[best(gains)], crossed, True)
+        out[name] = Mixing(GRID[nearest_half(gains)], grid[crossed(gains, fold, nearest_half)][:, None], True)
     return out
 
 
-def best(gains: Tensor) -> int:
-    """The place of the highest mean of ``gains`` ``(grid, m)``; the one nearest a half on a tie, or without labels."""
-    mean = gains.nanmean(1).nan_to_num(0.0)
-    ties = (mean >= mean.max() - 1e-12).nonzero()[:, 0]
-    return int(ties[(ties - len(GRID) // 2).abs().argmin()])
+def folds_of(queries: Queries, seed: int) -> Tensor:
+    """The fold ``(m,)``, 0 to 4, of each query; groups stay together."""
+    keys = torch.arange(len(queries.new)) if queries.groups is None else queries.groups
+    return torch.unique(mix(keys, seed), return_inverse=True)[1] % FOLDS
+
+
+def crossed(gains: Tensor, fold: Tensor, choose: Callable[[Tensor], int]) -> Tensor:
+    """Which of c things each query ``(m,)`` gets: what ``choose`` takes by the ``gains`` ``(c, m)`` of other folds."""
+    out = torch.empty(len(fold), dtype=torch.int64)
+    for k in range(FOLDS):
+        out[fold == k] = choose(gains[:, fold != k])
+    return out
+
+
+def highest(gains: Tensor) -> int:
+    """The place of the highest mean of ``gains`` ``(c, m)``; the first on a tie, or where there are none."""
+    return int(gains.nanmean(1).nan_to_num(0.0).argmax())
+
+
+def nearest_half(gains: Tensor) -> int:
+    """The weight nearest a half whose mean of ``gains`` ``(grid, m)`` is within one standard error of the best.
+
+    The error is that of the paired difference (the one-standard-error rule; Breiman et al. 1984): a half was near the
+    best on every pair tried, and labels overrule it only where they can tell. The best itself flips between folds by
+    chance, which cost .01 to .02 of the gap between staying and re-embedding.
+    """
+    behind = gains[highest(gains)] - gains
+    known = (~behind.isnan()).sum(1).clamp(min=2)
+    mean = behind.nanmean(1).nan_to_num(0.0)
+    error = ((behind - mean[:, None]).square().nansum(1) / (known - 1) / known).sqrt()
+    close = (mean <= error).nonzero()[:, 0]
+    return int(close[(close - len(GRID) // 2).abs().argmin()])

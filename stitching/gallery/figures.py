@@ -79,7 +79,9 @@ def overview(go: Any, result: Mapping[str, Any]) -> tuple[str, Any]:
 def sizes(go: Any, result: Mapping[str, Any]) -> tuple[str, Any]:
     """The metric over nested samples of the gallery."""
     curve = result["size_curve"]
-    figure = layout(go, 380, "gallery rows", curve[-1]["metric"], xaxis={"type": "log"})
+    sizes = [c["rows"] for c in curve]
+    axis = {"type": "log", "tickvals": sizes, "ticktext": [f"{rows:,}" for rows in sizes]}
+    figure = layout(go, 380, "gallery rows", curve[-1]["metric"], xaxis=axis)
     for i, name in enumerate(curve[-1]["strategies"]):
         points = [(c["rows"], c["strategies"][name]) for c in curve if name in c["strategies"]]
         line(go, figure, [p[0] for p in points], [p[1] for p in points], name, i)
@@ -98,7 +100,11 @@ def backfill(go: Any, result: Mapping[str, Any]) -> tuple[str, Any]:
         name = f"{curve['order']}, rest by {curve['base']} (area {curve['area']:.3f})"
         line(go, figure, [p["share"] for p in curve["points"]], curve["points"], name, i)
     steps = curves[0]["violations"]
-    told = f"In which order, and how the rest is served; the largest area first. Steps down in the best: {steps}."
+    told = (
+        "In which order rows are re-embedded, and how the rest is served; the largest area first. residual: where maps "
+        "err most on the nearest pairs; norm: rows that come out short of a map. Measured, not interpolated, at the "
+        f"dots. Steps down in the best: {steps}."
+    )
     return told, figure
 
 

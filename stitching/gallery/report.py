@@ -13,7 +13,7 @@ __all__ = ["report"]
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto; max-width: 72rem;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto; max-width: 80rem;
   padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid #d5dbe3; padding-bottom: .25rem; }
@@ -23,12 +23,13 @@ p, li { max-width: 48rem; }
 .note { border-left: 4px solid #c77700; padding: .25rem 1rem; background: #fff7e8; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8ecf1; }
-th:first-child, td:first-child, td.text { text-align: left; }
-td.text { white-space: normal; min-width: 14rem; }
+th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8ecf1; }
+th:first-child, td:first-child { text-align: left; }
+.stacked small { display: block; } .stacked th { white-space: normal; vertical-align: bottom; }
 tr.chosen { background: #e9f3ec; font-weight: 600; }
 tr.null { color: #8a94a1; }
-dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0 0 0 1rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
+dt { font-weight: 600; } dd { margin: 0; }
 .query { border: 1px solid #d5dbe3; border-radius: 6px; padding: .5rem 1rem; margin: 1rem 0; }
 .query ol { margin: .25rem 0; } .right { background: #dff0e3; }
 code { font-size: .85em; overflow-wrap: anywhere; }
@@ -82,13 +83,15 @@ def spent(result: Mapping[str, Any]) -> str:
     if row is None or row["cost"] is None:
         return ""
     cost = row["cost"]
-    said = [f"{cost['gallery_embeddings']:,} gallery rows to embed at once"]
+    at_once, written = cost["gallery_embeddings"], cost["rows_written"]
+    said = [f"{at_once:,} gallery rows to embed at once" if at_once else "nothing to embed at once"]
     if cost["embeddings_per_query"]:
         said.append(
             f"at most {cost['embeddings_per_query']} a query while the cache warms up, each row once "
             f"({cost['distinct_rows_recalled']:,} different rows for these {result['queries']:,} queries)"
         )
-    said.append(f"{cost['rows_written']:,} rows ({cost['bytes_written'] / 1e6:,.1f} MB) to write")
+    size = cost["bytes_written"] / 1e6
+    said.append(f"{written:,} rows ({size:,.1f} MB) to write" if written else "nothing to write to the index")
     said.append(f"queries go through the {' and the '.join(cost['query_encoders'])} encoder")
     if cost["price"] is not None:
         said.append(f"price {cost['price']:,.2f}")
@@ -107,11 +110,11 @@ def interval(value: Mapping[str, Any] | None) -> str:
     return f"{number(value['estimate'])} <small>[{number(value['low'])}, {number(value['high'])}]</small>"
 
 
-def grid(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A table; each row has a class, and cells that are HTML already."""
-    body = "".join(f'<tr class="{kind}">' + "".join(cells) + "</tr>" for kind, cells in rows)
+def grid(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], kind: str = "") -> str:
+    """A table; each row has a class, and cells that are HTML already. Intervals are under their number if "stacked"."""
+    body = "".join(f'<tr class="{mark}">' + "".join(cells) + "</tr>" for mark, cells in rows)
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def cells(*values: str) -> list[str]:
@@ -128,9 +131,7 @@ def strategies(result: Mapping[str, Any]) -> str:
     )
     ratios = ("retention", "gain", "update_gain", "negative_flips", "positive_flips")
     rows = []
-    for s in result["strategies"]:
-        if s["metrics"] is None or s["kind"] == "variant":
-            continue
+    for s in told_apart(result):
         kind = "chosen" if s["name"] == result["strategy"] else s["kind"]
         values = [interval(s["metrics"].get(n)) for n in names]
         values += [interval((s["difference"] or {}).get(metric)), *(interval(s["quantities"].get(r)) for r in ratios)]
@@ -143,7 +144,14 @@ def strategies(result: Mapping[str, Any]) -> str:
     told = (
         f'<p class="small">In brackets: {percent} intervals over queries. Evidence: {escape(result["evidence"])}.</p>'
     )
-    return grid(head, rows) + told + compatible(result["compatible"]) + missing + smaller(result)
+    meant = "".join(f"<dt>{escape(s['name'])}</dt><dd>{escape(s['what'])}</dd>" for s in told_apart(result))
+    words = f"<details open><summary>What each strategy is</summary><dl class='small'>{meant}</dl></details>"
+    return grid(head, rows, "stacked") + told + words + compatible(result["compatible"]) + missing + smaller(result)
+
+
+def told_apart(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of the table that were measured, without cut and quantised ones."""
+    return [s for s in result["strategies"] if s["metrics"] is not None and s["kind"] != "variant"]
 
 
 def compatible(found: Mapping[str, bool | None]) -> str:
@@ -176,7 +184,7 @@ def sections(result: Mapping[str, Any]) -> list[str]:
             figure,
             full_html=False,
             include_plotlyjs="inline" if i == 0 else False,
-            config={"displaylogo": False, "responsive": True},
+            config={"displayModeBar": False, "responsive": True},
             div_id=f"figure-{i}",
         )
         out.append(f"<h2>{escape(title)}</h2><p class='small'>{escape(told)}</p>{drawn}")
@@ -216,9 +224,12 @@ def queries(result: Mapping[str, Any]) -> str:
     out = ["<h2>Three queries</h2>"]
     for e in result["examples"]:
         lists = []
-        for name, found in (("old model", e["stay"]), (str(result["examples_of"]), e["found"])):
+        sides = (("stay", e["stay"]), (str(result["examples_of"]), e["found"]))
+        for (name, found), rank in zip(sides, e["ranks"], strict=True):
+            place = f"right answer at place {rank}" if rank else "right answer not among the first ten"
+            title = f"{name}: {place}" if e["right"] else name
             items = "".join(f'<li class="{"right" if t in e["right"] else ""}">{escape(t)}</li>' for t in found)
-            lists.append(f"<div class='small'>{escape(name)}</div><ol>{items}</ol>")
+            lists.append(f"<div class='small'>{escape(title)}</div><ol>{items}</ol>")
         answer = f"<div class='small'>right: {escape('; '.join(e['right']))}</div>" if e["right"] else ""
         asked = f"<b>{escape(e['query'])}</b> <small>({escape(e['kind'])})</small>"
         out.append(f'<div class="query">{asked}{answer}{"".join(lists)}</div>')

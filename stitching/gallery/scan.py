@@ -10,13 +10,13 @@ from operator import add
 import torch
 from torch import Tensor
 
-from ...aligners.measures.retrieval import TIE, Ranking
+from ...aligners.measures.retrieval import TIE, Ranking, counted
 from .inputs import Gallery, Inputs, Pool
 
 __all__ = ["Advance", "Block", "Channel", "Segments", "System", "View", "count_above", "scan"]
 
 ENOUGH = 200_000  # gallery rows to choose weights on
-CHUNK = 1024  # queries at a time: 32 MB a product
+CHUNK = 256  # queries at a time: 8 MB a product
 Advance = Callable[[int], None]
 
 
@@ -85,7 +85,10 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """``of`` ``(count,)``: the segment, 0 to ``number`` - 1, of each gallery row. Each is ranked by itself."""
+    """``of`` ``(count,)``: the segment, 0 to ``number`` - 1, of each gallery row. Each is ranked by itself.
+
+    Rows beyond them are not ranked.
+    """
 
     of: Tensor
     number: int
@@ -206,5 +209,5 @@ def count_above(
                     query = inputs.query[part] - first
                     same = len(query) == len(scores) and torch.equal(query, torch.arange(len(query)))
                     mine = scores if same else scores[query]
-                    above[system.name][part] += (mine > limits[system.name][part, None] + TIE).sum(1)
+                    above[system.name][part] += counted(mine > limits[system.name][part, None] + TIE)
     return {name: torch.stack([above[s.name] + 1 for s in family]) for name, family in families.items()}

@@ -135,7 +135,7 @@ class Table:
             points = [{"share": p, **self.mean(f"fill {order} {base} {p}")} for p in LEVELS]
             means = [float(p["estimate"]) for p in points]
             violations = sum(b < a for a, b in pairwise(means))
-            size = area(self.measured, (order, base))
+            size = float(area(self.measured, (order, base)).nanmean())
             relative = size / means[-1] if means[-1] else None
             out.append(
                 {

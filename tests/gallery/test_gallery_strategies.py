@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from suture.aligners import Procrustes
 from suture.stitching.dumps import open_dump, pair
 from suture.stitching.gallery.backfill import LEVELS, merged, segments_of
+from suture.stitching.gallery.choice import crossed, highest, nearest_half
 from suture.stitching.gallery.inputs import Pool, gather_inputs
 from suture.stitching.gallery.maps import fit_maps
 from suture.stitching.gallery.measure import Measured, measure
@@ -107,6 +108,44 @@ def test_the_mixing_weight_is_chosen_without_the_own_fold(case: Case) -> None:
     assert chosen.chosen
     assert isinstance(chosen.crossed, torch.Tensor)
     assert len(chosen.crossed.unique()) <= 5
+
+
+def test_a_weight_leaves_a_half_only_where_labels_tell() -> None:
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.rand((9, 400), generator=draw, dtype=torch.float64)
+    assert nearest_half(0.01 * noise + 0.5) == 4
+    for best in (0, 6, 8):
+        peak = -0.05 * (torch.arange(9) - best).abs().double()[:, None]
+        assert nearest_half(0.01 * noise + peak) == best
+    assert nearest_half(torch.full((9, 5), torch.nan)) == 4
+
+
+def test_what_is_chosen_crosswise_is_not_flattered() -> None:
+    """Of six orders that are equally good the best on 300 queries looks better than it is, if chosen on the same."""
+    draw = torch.Generator().manual_seed(0)
+    fold, own = torch.arange(300) % 5, torch.arange(300)
+    same, apart = [], []
+    for _ in range(200):
+        gains = torch.randn((6, 300), generator=draw, dtype=torch.float64)
+        same.append(float(gains[highest(gains)].mean()) * 300**0.5)
+        apart.append(float(gains[crossed(gains, fold, highest), own].mean()) * 300**0.5)
+    error = 200**-0.5
+    assert np.mean(same) > 1  # standard errors of one mean
+    assert abs(np.mean(apart)) < 4 * error
+
+
+def test_the_order_of_backfill_is_chosen_crosswise(case: Case) -> None:
+    curves = case.measured.curve
+    area = torch.stack(
+        [
+            torch.trapezoid(torch.stack([c[p]["ndcg@10"] for p in LEVELS]), torch.tensor(LEVELS).double(), dim=0)
+            for c in curves.values()
+        ]
+    )
+    came = case.measured.metrics["backfill@25"]["ndcg@10"]
+    each = torch.stack([c[0.25]["ndcg@10"] for c in curves.values()])
+    assert bool((each == came).any(0).all())
+    assert case.measured.order == list(curves)[int(area.mean(1).argmax())]
 
 
 @pytest.mark.parametrize("depth", [10, 50, 200])

@@ -138,6 +138,23 @@ def test_queries_without_an_answer_do_not_count_and_none_at_all_is_refused(tmp_p
     assert "at least one query with a right answer" in suture(*world.words(), code=3)
 
 
+@pytest.mark.parametrize(("part", "side"), [("gallery", "old"), ("gallery", "new"), ("pairs", "new")])
+def test_an_id_that_is_there_twice_is_refused(tmp_path: Path, suture: Suture, part: str, side: str) -> None:
+    world = World(tmp_path)
+    words = world.words()
+    for each in ("gallery", "pairs", "queries"):
+        for encoder, sides in (("old", world.old), ("new", world.new)):
+            ids = np.arange(len(sides[each]))
+            if (each, encoder) == (part, side):
+                ids[7] = ids[3]
+            path = tmp_path / f"{each}.{encoder}.npz"
+            np.savez(path, x=sides[each], id=ids)
+            words = [path if w == path.with_suffix(".npy") else w for w in words]
+    said = suture(*words, code=3)
+    assert f"{part}.{side}.npz" in said
+    assert "3" in said
+
+
 def test_without_the_old_model_there_is_no_staying(tmp_path: Path, suture: Suture) -> None:
     found = suture(*World(tmp_path).words(old=False, pool=False), "--json")
     assert found["verdict"] in ("bridge", "map")
