@@ -14,10 +14,12 @@ from pathlib import Path
 
 import results
 from . import encoders, pictures, table, text
+from .components import components
 from .cost import latency
 
 CACHE = Path(__file__).parent / "cache"
 COUNTS = (10, 30, 100, 300, 1000, 3000)
+SWEEP_DRAWS = 1
 PUBLISHED = (
     "Published (Maiorca et al. 2023, Fashion-MNIST, other encoders and SVM heads): no-stitch .88, absolute .15, "
     "relative .63, affine .86, linear .83, l-ortho .82, ortho .85."
@@ -57,14 +59,16 @@ def vision(name: str, images: encoders.Images, epochs: int, seeds: int) -> str:
     )
 
 
-def swept(images: encoders.Images, epochs: int) -> str:
+def swept(images: encoders.Images, epochs: int, draws: int) -> str:
     """Accuracy by number of anchors, as a table and a picture."""
-    curves = table.sweep(encoders.dumps("Fashion-MNIST", images, CACHE, epochs), images, COUNTS)
+    kept = CACHE / f"anchors {len(images.train)} {epochs}.jsonl"
+    curves = table.sweep(encoders.dumps("Fashion-MNIST", images, CACHE, epochs), images, COUNTS, draws, kept)
     pictures.curves(curves, COUNTS, results.FOLDER / "stitching_anchors.png")
     rows = [[name, *("-" if math.isnan(v) else f"{v:.3f}" for v in values)] for name, values in curves.items()]
     return section(
         "Anchors",
-        "Fashion-MNIST, mean accuracy over four pairs of encoders trained for the task, one draw.",
+        "Fashion-MNIST, mean accuracy over all ordered pairs of encoders trained for the task, "
+        + ("one draw." if draws == 1 else f"{draws} draws."),
         results.markdown(("anchors", *map(str, COUNTS)), rows),
         "![accuracy by number of anchors](stitching_anchors.png)",
     )
@@ -75,7 +79,8 @@ def run(data: Path | None, *, quick: bool) -> None:
     fashion = encoders.fashion(2000 if quick else 20_000, 1000 if quick else 10_000)
     epochs, seeds = (1, 1) if quick else (5, 3)
     sections = [vision("Fashion-MNIST", fashion, epochs, seeds)]
-    sections.append(swept(fashion, epochs))
+    sections.append(components(encoders.dumps("Fashion-MNIST", fashion, CACHE, epochs), fashion))
+    sections.append(swept(fashion, epochs, SWEEP_DRAWS))
     sections.append(vision("digits", encoders.digits(), 3 if quick else 30, seeds))
     sections.append(pictures.reconstructions(fashion, CACHE, epochs, results.FOLDER / "stitching_autoencoders.png"))
     sections += [part for part in (text.topics(data), text.sentences()) if part]

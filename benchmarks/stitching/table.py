@@ -6,7 +6,8 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import permutations
+from functools import partial
+from itertools import permutations, product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,10 +32,7 @@ ROWS = (
 )
 
 
-SWEPT = (
-    *("relative, centred", "linear", "affine (ridge)", "ortho", "ours: by the head", "ours: distilled"),
-    "latentis affine (SGD)",
-)
+SWEPT = (*("relative, centred", "linear", "affine (ridge)", "ortho", "ours: by the head", "latentis affine (SGD)"),)
 
 
 def group(a: str, b: str) -> str:
@@ -126,29 +124,43 @@ def rows_of(found: dict[tuple[str, str], list[float]]) -> list[list[str]]:
     return out
 
 
-def sweep(dumps: Dumps, images: Images, counts: tuple[int, ...]) -> dict[str, list[float]]:
-    """Accuracy by number of anchors over four pairs of encoders that were trained for the task."""
+def sweep(dumps: Dumps, images: Images, counts: tuple[int, ...], draws: int, kept: Path) -> dict[str, list[float]]:
+    """Accuracy by number of anchors over all ordered pairs of encoders that were trained for the task.
+
+    Each number of anchors of a pair is written to ``kept`` when it is done, as in `measure`.
+    """
     names = TRAINED_FOR_THE_TASK
-    pairs = [(names[i], names[j]) for i, j in ((0, 1), (1, 2), (2, 3), (3, 0))]
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    done = {(c["a"], c["b"], c["seed"], c["count"]): c["scores"] for c in map(json.loads, lines)}
     heads = {name: linear_head(dumps[name][0], images.train_labels) for name in names}
+    peers = {name: fitted for name, fitted in latentis().items() if name in SWEPT}
     curves: dict[str, list[float]] = defaultdict(list)
     for count in counts:
-        row = defaultdict(list)
-        for a, b in pairs:
-            rows = anchors_of(len(images.train), count, 0)
-            x, y, test, head = dumps[a][0][rows], dumps[b][0][rows], dumps[a][1], heads[b]
-            methods = {name: TRANSLATORS[name] for name in ("linear", "affine (ridge)", "ortho")}
-            methods |= {k: f for k, f in latentis().items() if k == "latentis affine (SGD)"}
-            if count >= 30:  # fewer leave nothing to hold out
-                methods["ours: distilled"] = TRANSLATORS["ours: distilled"]
-                methods["ours: by the head"] = lambda x, y, head=head: by_the_head(x, y, head)
-            for name, fitted in methods.items():
-                row[name].append(accuracy(head, fitted(x, y)(test), images.test_labels))
-            into_a, into_b = relative_maps(x, y, centre=True)
-            own = linear_head(into_b(dumps[b][0]), images.train_labels)
-            row["relative, centred"].append(accuracy(own, into_a(test), images.test_labels))
-            row["no-stitch"].append(accuracy(head, dumps[b][1], images.test_labels))
+        found: dict[str, list[float]] = defaultdict(list)
+        for draw, b in product(range(FIRST_DRAW, FIRST_DRAW + draws), names):
+            rows = anchors_of(len(images.train), count, draw)
+            own = None  # the relative decoder of b, which serves all others
+            for a in names:
+                if a == b:
+                    continue
+                if (a, b, draw, count) not in done:
+                    x, y = dumps[a][0][rows], dumps[b][0][rows]
+                    into_a, into_b = relative_maps(x, y, centre=True)
+                    own = linear_head(into_b(dumps[b][0]), images.train_labels) if own is None else own
+                    scores = {"relative, centred": accuracy(own, into_a(dumps[a][1]), images.test_labels)}
+                    methods = {name: TRANSLATORS[name] for name in SWEPT if name in TRANSLATORS} | peers
+                    if count >= 30:  # fewer leave nothing to hold out
+                        methods["ours: by the head"] = partial(by_the_head, head=heads[b])
+                    for name, fitted in methods.items():
+                        scores[name] = accuracy(heads[b], fitted(x, y)(dumps[a][1]), images.test_labels)
+                    done[a, b, draw, count] = scores
+                    with kept.open("a", encoding="utf-8") as file:
+                        line = {"a": a, "b": b, "seed": draw, "count": count, "scores": scores}
+                        file.write(json.dumps(line) + "\n")
+                for name, value in done[a, b, draw, count].items():
+                    found[name].append(value)
+                found["no-stitch"].append(accuracy(heads[b], dumps[b][1], images.test_labels))
         for name in ("no-stitch", *SWEPT):
-            curves[name].append(float(np.mean(row[name])) if name in row else float("nan"))
+            curves[name].append(float(np.mean(found[name])) if found[name] else float("nan"))
         print(count, {name: round(values[-1], 3) for name, values in curves.items()}, file=sys.stderr, flush=True)
     return curves
