@@ -64,8 +64,7 @@ class PostgresStore(Store):
     @property
     def name(self) -> str:
         """Without user and password."""
-        head, _, tail = self.address.text.partition("://")
-        return f"{head}://{tail.rpartition('@')[2] if '@' in tail.partition('#')[0] else tail}"
+        return self.address.shown
 
     @property
     def tolerance(self) -> float:  # type: ignore[override]
