@@ -59,12 +59,18 @@ class Address:
             raise UsageError(f"'{text}': expected {FORMS}; the path is empty.")
         return cls(text, scheme, path, unquote(vector) or None, MappingProxyType(options))
 
+    @property
+    def shown(self) -> str:
+        """The text without user and password."""
+        head, slashes, tail = self.text.partition("://")
+        return f"{head}{slashes}{tail.rpartition('@')[2] if '@' in tail.partition('#')[0] else tail}"
+
     def allow(self, *names: str) -> None:
         """Raise `UsageError` for an option that this kind of store does not know: a typo must not be ignored."""
         strange = sorted(set(self.options) - set(names))
         if strange:
             raise UsageError(
-                f"'{self.text}': {self.scheme} takes {', '.join(names) or 'no options'} after '?', got "
+                f"'{self.shown}': {self.scheme} takes {', '.join(names) or 'no options'} after '?', got "
                 f"{', '.join(strange)}."
             )
 
@@ -79,7 +85,7 @@ class Address:
         """``table.column`` after ``#``; the table may have a schema before it."""
         table, dot, column = (self.vector or "").rpartition(".")
         if not dot or not table or not column:
-            raise UsageError(f"'{self.text}': expected {self.scheme}:...#table.column.")
+            raise UsageError(f"'{self.shown}': expected {self.scheme}:...#table.column.")
         return table, column
 
 

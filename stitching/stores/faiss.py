@@ -207,7 +207,8 @@ def like(spec: Spec, metric: int, rows: int) -> Any:
     """An empty index of the kind that the old one has."""
     faiss = need("faiss", "faiss")
     if spec.source.startswith("faiss:"):
-        old, _, _ = taken_apart(faiss.read_index(spec.source.removeprefix("faiss:")))
+        whole = faiss.read_index(spec.source.removeprefix("faiss:"))  # freed too early, it takes its parts along
+        old, _, _ = taken_apart(whole)
         if isinstance(old, faiss.IndexHNSW):
             index = faiss.IndexHNSWFlat(spec.dim, old.hnsw.nb_neighbors(1), metric)
             index.hnsw.efConstruction, index.hnsw.efSearch = old.hnsw.efConstruction, old.hnsw.efSearch

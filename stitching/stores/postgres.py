@@ -64,8 +64,7 @@ class PostgresStore(Store):
     @property
     def name(self) -> str:
         """Without user and password."""
-        head, _, tail = self.address.text.partition("://")
-        return f"{head}://{tail.rpartition('@')[2] if '@' in tail.partition('#')[0] else tail}"
+        return self.address.shown
 
     @property
     def tolerance(self) -> float:  # type: ignore[override]
@@ -167,13 +166,15 @@ class PostgresStore(Store):
         """Ranges of ids from ``after`` (excluded) to ``upto``, found by the database; the ends are open."""
         after = None
         counted = (
-            "SELECT max({i}), count(*) FROM (SELECT {i} FROM {t} WHERE {v} IS NOT NULL {a} ORDER BY {i} LIMIT %s) x"
+            "SELECT {i}, count(*) OVER () FROM (SELECT {i} FROM {t} WHERE {v} IS NOT NULL {a} ORDER BY {i} LIMIT %s) x "
+            "ORDER BY {i} DESC LIMIT 1"  # there is no max of UUIDs
         )
         while True:
             where, values = self._range(after, None)
-            last, count = self.ask(counted.replace("{a}", where), [*values, rows])[0]
-            if not count:
+            found = self.ask(counted.replace("{a}", where), [*values, rows])
+            if not found:
                 return
+            last, count = found[0]
             more_where, more = self._range(last, None)
             more_rows = "SELECT 1 FROM {t} WHERE {v} IS NOT NULL {a} LIMIT 1".replace("{a}", more_where)
             end = not self.ask(more_rows, more)

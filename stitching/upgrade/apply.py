@@ -224,13 +224,15 @@ def catch_up(
             yield screened(plan, batch, source.name, quarantined)
 
     rows = (cache.into(b, plan) for b in mapped(plan.row_map, fresh(), plan.stamp, source.name, familiar=plan.familiar))
+    rows = (b for b in (b.keep(ours(plan, target, number, b.ids)) for b in rows) if len(b))
     first = next(rows, None)
     wrote = 0 if first is None else target.write(number, chain([first], rows))["rows"]
     ids, kept = seen.arrays()
     here, bad = set(ids.tolist()), {row["id"] for row in quarantined}
     gone = [key for key in before if key not in here or key in bad]
     if gone:
-        target.discard(as_ids(gone, plan.id_kind))
+        names = as_ids(gone, plan.id_kind)
+        target.discard(names[ours(plan, target, number, names)])
     if not wrote and not gone and not bad:
         return {**entry, "written": 0}
     tell("caught-up", {"fragment": number, "rows": wrote, "gone": len(gone)})
@@ -243,6 +245,19 @@ def catch_up(
     plan.ledger.put(number, {**entry, "rows": len(ids) - left_out, "quarantined": left_out})
     tell("recorded", {"fragment": number, "rows": wrote})
     return {**entry, "written": wrote + len(gone)}
+
+
+def ours(plan: Plan, target: Store, number: int, ids: Array) -> Array:
+    """Which of ``ids`` ``(m,)`` the upgrade may write: those that are not there, and those that it wrote itself.
+
+    What users write to the new gallery after the switch is stamped otherwise, or not at all, and stays.
+    """
+    there = target.fetch(number, ids, vectors=False)
+    stamps = [plan.stamp] * len(there) if there.stamps is None else there.stamps
+    others = {
+        key for key, stamp in zip(there.ids.tolist(), stamps, strict=True) if stamp not in (plan.stamp, plan.model)
+    }
+    return np.array([key not in others for key in ids.tolist()], bool)
 
 
 def changes(before: dict[Any, int], batches: Iterable[Batch], seen: Seen) -> Iterator[tuple[Batch, Array]]:

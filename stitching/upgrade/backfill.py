@@ -21,7 +21,7 @@ from ..dumps.ids import hash_ids
 from ..stores import Batch, Store
 from ..stores.batch import records
 from ..stores.disk import read_json, write_json
-from .apply import left_out_rows, rows_of
+from .apply import left_out_rows, ours, rows_of
 from .cache import Cache
 from .events import Tell, quiet, stopping
 from .evidence import Canaries, agreement
@@ -189,6 +189,7 @@ def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) ->
         rows = rows_of(plan, source, fragment, cache, None, [])
         if target.live:  # only what is native: the other rows are there
             rows = (b.keep(np.array([s == plan.model for s in b.stamps or ()], bool)) for b in rows)
+            rows = (b.keep(there_and_ours(plan, target, number, b.ids)) for b in rows)
             wrote = {**entry, "rows": entry["rows"]}
             target.write(number, (b for b in rows if len(b)))
         else:
@@ -198,6 +199,12 @@ def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) ->
         changed += native - entry.get("native", 0)
         tell("recorded", {"fragment": number, "rows": native - entry.get("native", 0)})
     return changed
+
+
+def there_and_ours(plan: Plan, target: Store, number: int, ids: Array) -> Array:
+    """Which rows ``(m,)`` of the new gallery are as the upgrade left them: none that users removed or wrote since."""
+    there = set(target.fetch(number, ids, vectors=False).ids.tolist()) if len(ids) else set()
+    return ours(plan, target, number, ids) & np.array([key in there for key in ids.tolist()], bool)
 
 
 def quality(plan: Plan, source: Store, cache: Cache) -> dict[str, Any]:

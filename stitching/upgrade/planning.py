@@ -109,6 +109,14 @@ def make_plan(
         count = sum(f["rows"] for f in fragments)
         estimate, unchecked = promised(alignment, strategy, count, sought, by=metric if plain else "cosine")
         notes += unchecked
+        if evidence is None and estimate is None and alignment.provenance.get("method") == "compose":
+            raise RefusedError(
+                f"{map_file}: this map is a chain of {len(alignment.provenance['parts'])}, and what a chain keeps is "
+                "not told by its parts. Give --queries OLD NEW, rows of the same items by the first and last model, "
+                "or fit one map between these."
+            )
+        if facts.model is not None and "@map:" in facts.model:
+            notes.append(f"these rows are mapped ones ({facts.model}): a map of native rows loses less")
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
         state = path.with_name(f"{path.name}.state")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..stores import Address
 from ..stores.disk import read_json
 from .cache import Cache
 from .lock import held
@@ -26,8 +27,8 @@ def status(plan: Plan) -> dict[str, Any]:
     owners = [held(path) for path in sorted((plan.state / "locks").glob("*.lock"))]
     return {
         "plan": str(plan.path),
-        "source": plan.source,
-        "target": plan.target,
+        "source": Address.parse(plan.source).shown,
+        "target": Address.parse(plan.target).shown,
         "strategy": plan.strategy,
         "phase": now,
         "fragments": len(fragments),

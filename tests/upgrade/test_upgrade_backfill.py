@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from upgrade_stores import qdrant
 from upgrade_worlds import ROWS, World, planned, run_backfill_and_die, tree, write_parquet
 
-from suture.aligners import RefusedError
+from suture.aligners import RefusedError, UsageError
 from suture.stitching.serving import Cascade, MixedSearch
+from suture.stitching.stores import Batch
+from suture.stitching.stores.batch import joined
 from suture.stitching.stores.disk import read_json
 from suture.stitching.upgrade.apply import apply
 from suture.stitching.upgrade.backfill import backfill
 from suture.stitching.upgrade.cache import Cache
 from suture.stitching.upgrade.plan import Plan
+from suture.stitching.upgrade.switch import rollback, switch
 from suture.stitching.upgrade.verify import verify
 
 
@@ -72,6 +76,53 @@ def test_rows_are_paid_for_once_and_stay(world: World, plan: Plan, here: Path) -
     overlap = [point["overlap@10"]["estimate"] for point in done["curve"]]
     assert overlap[-1] > overlap[0]  # the curve is measured as it goes
     assert read_json(plan.state / "curve.json") == done["curve"]
+
+
+@pytest.mark.parametrize("order", ["given", "random", "norm"])
+def test_rows_come_in_the_order_of_the_plan(order: str, world: World, here: Path) -> None:
+    write_parquet(here / "old", world)
+    asked = []
+    for name in ("one", "two"):
+        made = planned(world, "parquet:old#vector", f"parquet:{name}#vector", here / f"{name}.json", order=order)
+        apply(made)
+        model = Model(world)
+        backfill(made, model, budget=90)
+        asked.append(model.asked)
+    assert asked[0] == asked[1]
+    first = world.ids[:90].tolist()
+    assert (asked[0] == first) == (order == "given")
+    if order == "norm":  # a map shrinks what it cannot tell
+        norms = np.linalg.norm(made.alignment.translate("source", "target")(world.old), axis=1)
+        chosen = np.isin(world.ids, asked[0])
+        assert norms[chosen].max() <= norms[~chosen].min()
+    with pytest.raises(UsageError, match="--budget"):
+        backfill(made, model, budget=-1)
+
+
+def test_what_users_wrote_after_the_switch_stays(world: World, here: Path) -> None:
+    """Neither a mapped row nor one that was embedded of the old text takes the place of what a user wrote."""
+    case = qdrant(world, here)
+    plan = planned(world, case.source, case.target, here / "plan.json", fragment_rows=case.rows // 4)
+    apply(plan)
+    assert red(plan) == []
+    switch(plan)
+    with plan.open_target() as new:
+        fragment = next(iter(new.fragments(10)))
+        rows = joined(list(new.read(fragment, 10)))
+        mine = rows.vectors[0, ::-1].copy()
+        new.write(0, [Batch(rows.ids[:1], mine[None], rows.payload[:1], ["somebody else"])])
+        new.discard(rows.ids[1:2])
+    done = backfill(plan, lambda ids, payloads: np.resize(world.new, (len(ids), 32)), budget=ROWS)
+    assert done["embedded"] == case.rows
+    assert case.insert is not None
+    case.insert(rows.ids[0].item(), world.old[5], world.payload[5])  # by an application that writes to both
+    apply(plan)
+    with plan.open_target() as new:
+        there = new.fetch(0, rows.ids[:3])
+        assert there.ids.tolist() == rows.ids[[0, 2]].tolist()
+        np.testing.assert_allclose(there.vectors[0], mine, atol=2e-6)
+        assert (there.stamps or [])[-1] == plan.model
+    assert rollback(plan)["written_since"] == 1
 
 
 def test_the_worst_mapped_rows_come_first(world: World, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,35 @@ def test_parts_of_different_schemas(world: World, here: Path) -> None:
         refused(here, world, "old-2.parquet")
 
 
+def test_a_part_of_another_schema_that_comes_during_the_run(world: World, here: Path) -> None:
+    write_parquet(here / "old", world)
+    last = here / "old" / "old-2.parquet"
+    table = pq.read_table(last)
+    last.unlink()
+    plan = planned(world, SOURCE, TARGET, here / "plan.json")
+    apply(plan)
+    pq.write_table(table.drop_columns(["lang"]), here / "old" / "old-3.parquet")
+    with pytest.raises(RefusedError, match=r"old-3\.parquet"):
+        apply(plan)
+
+
+def test_a_chain_of_maps_must_be_measured(world: World, here: Path) -> None:
+    """Composed by two fits on other items, a map has no pairs that tell what it keeps."""
+    middle = encode(np.random.default_rng(0).normal(size=(ROWS, 12)), 28, 14)
+    first = Procrustes().fit(world.old[:300], middle[:300], keys=hash_ids(world.ids[:300]))
+    second = Procrustes().fit(middle[300:], world.new[300:], keys=hash_ids(world.ids[300:]))
+    save_alignment(first >> second, here / "chain.safetensors")
+    gallery(here, world)
+    chained = replace(world, map=here / "chain.safetensors")
+    with pytest.raises(RefusedError, match=r"a chain of 2.*--queries OLD NEW"):
+        planned(chained, SOURCE, TARGET, here / "plan.json")
+    np.save(here / "q.old.npy", world.old[:100])
+    np.save(here / "q.new.npy", world.new[:100])
+    plan = planned(chained, SOURCE, TARGET, here / "plan.json", queries=(here / "q.old.npy", here / "q.new.npy"))
+    apply(plan)
+    assert red(plan) == []
+
+
 def test_a_part_that_changes_or_goes_during_the_run(world: World, here: Path) -> None:
     write_parquet(here / "old", world)
     plan = planned(world, SOURCE, TARGET, here / "plan.json")
@@ -339,7 +369,17 @@ def test_chained_upgrades(world: World, here: Path, tmp_path: Path) -> None:
         open_store("parquet:third").drop()
 
 
-@pytest.mark.parametrize("kind", ["IVF4,Flat", "HNSW8,Flat", "IDMap,Flat", "SQ8"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "IVF4,Flat",
+        "HNSW8,Flat",
+        "IDMap,Flat",
+        "SQ8",
+        "IDMap,SQ8",
+        "IVF4,SQ8",
+    ],
+)
 def test_faiss_indexes_of_many_types(kind: str, world: World, here: Path) -> None:
     import faiss
 
@@ -353,7 +393,7 @@ def test_faiss_indexes_of_many_types(kind: str, world: World, here: Path) -> Non
         index.add(world.old)
     faiss.write_index(index, str(here / "old.faiss"))
     options = {"accept_lossy": True, "fragment_rows": 200}
-    if kind == "SQ8":
+    if kind.endswith("SQ8"):
         with pytest.raises(RefusedError, match="compresses"):
             planned(world, "faiss:old.faiss", "faiss:new.faiss", here / "plan.json")
     plan = planned(world, "faiss:old.faiss", "faiss:new.faiss", here / "plan.json", **options)
