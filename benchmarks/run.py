@@ -10,6 +10,7 @@ from pathlib import Path
 import distillation
 import emoji
 import intervals
+import kills
 import quality
 import seeds
 import speed
@@ -23,7 +24,7 @@ CASES = {
     "stitching": stitching,
     "intervals": intervals.run,
     "upgrade": upgrade.run,
-    "kills": upgrade.run_kills,
+    "kills": kills.run,
     "distillation": distillation.run,
     "emoji": emoji.run,
 }
