@@ -14,6 +14,7 @@ import distillation
 import emoji
 import estimates
 import intervals
+import kills
 import quality
 import seeds
 import speed
@@ -28,7 +29,7 @@ CASES = {
     "stitching": stitching,
     "intervals": intervals.run,
     "upgrade": upgrade.run,
-    "kills": upgrade.run_kills,
+    "kills": kills.run,
     "distillation": distillation.run,
     "emoji": emoji.run,
     "estimates": estimates.run,

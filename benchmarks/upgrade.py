@@ -1,4 +1,4 @@
-"""A large gallery upgraded against the bare loop of read, multiply and write; and kills at random instants.
+"""A large gallery upgraded against the bare loop of read, multiply and write.
 
 The bare loop reads the same parquet files, multiplies, brings rows to length 1, and writes parquet: no ids checked, no
 payload, no ledger, no checksum, no fsync. Each contestant is a process of its own, and its peak memory is what the
@@ -6,12 +6,10 @@ kernel counts for it. They take turns.
 """
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +35,13 @@ print(json.dumps({{"seconds": time.perf_counter() - started, "peak": peak}}))
 """
 
 
-def make(folder: Path, rows: int) -> None:
+def make(folder: Path, rows: int, dims: tuple[int, int] = (OLD, NEW)) -> None:
     """Parts of float16 rows with an id and a payload, and a map fitted on 20,000 pairs."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     generator = torch.Generator().manual_seed(0)
-    old, new = (torch.randn(LATENT, dim, generator=generator) for dim in (OLD, NEW))
+    old, new = (torch.randn(LATENT, dim, generator=generator) for dim in dims)
 
     def encode(latent: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(len(latent), matrix.shape[1], generator=generator)
@@ -57,7 +55,7 @@ def make(folder: Path, rows: int) -> None:
         x = encode(torch.randn(count, LATENT, generator=generator), old).half().numpy()
         columns = {
             "id": pa.array(np.arange(start, start + count)),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), OLD),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dims[0]),
             "lang": pa.array(["en", "de"] * (count // 2) + ["en"] * (count % 2)).dictionary_encode(),
         }
         path = folder / "old" / f"{start:09d}.parquet"
@@ -152,49 +150,6 @@ def dask(folder: Path, expected: dict[str, str]) -> bool:
     return {path.name: checksum(path) for path in (folder / "dask").glob("part-*")} == expected
 
 
-def kills(times: int) -> str:
-    """Kill `suture gallery apply` at random instants until it ends; what comes out in the end."""
-    with tempfile.TemporaryDirectory(prefix="suture-kills-") as name:
-        folder = Path(name)
-        make(folder, 60_000)
-        plan(folder, "whole", 1000)
-        code = (
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import upgrade; from pathlib import Path;"
-            "import pyarrow.parquet, suture.stitching.upgrade.apply, suture.stitching.stores.parquet;"
-        )
-        run = " print(1, flush=True); upgrade.ours(Path({!r}))"
-        plan(folder, fragment_rows=1000)
-        rng, killed = random.Random(0), 0
-        before = {path.name: checksum(path) for path in (folder / "old").iterdir()}
-        for _ in range(times):
-            process = subprocess.Popen([sys.executable, "-c", code + run.format(str(folder))], stdout=subprocess.PIPE)
-            assert process.stdout is not None
-            process.stdout.readline()  # everything is imported, the work begins
-            time.sleep(rng.uniform(0.0, 1.0))
-            killed += process.poll() is None
-            process.kill()
-            process.wait()
-        half = len(list((folder / "new").glob("part-*")))
-        ours(folder)
-        from suture.stitching.upgrade.apply import apply
-        from suture.stitching.upgrade.plan import load_plan
-
-        apply(load_plan(folder / "whole.json"))
-        whole, new = ({p.name: checksum(p) for p in (folder / f).glob("part-*")} for f in ("whole", "new"))
-        untouched = before == {path.name: checksum(path) for path in (folder / "old").iterdir()}
-    return (
-        f"{times} runs on 60,000 rows of parquet, {killed} of them killed by SIGKILL at a random instant of work, "
-        f"which together had made {half} of 60 parts; then one that ended. The files are "
-        f"{'byte for byte those' if whole == new else 'NOT those'} of one run, and the old gallery is "
-        f"{'unchanged' if untouched else 'CHANGED'}."
-    )
-
-
 def run(data: Path | None, *, quick: bool) -> None:
     """Write results/upgrade.md."""
     results.write("upgrade", large(*((100_000, 1) if quick else (2_000_000, 1))))
-
-
-def run_kills(data: Path | None, *, quick: bool) -> None:
-    """Write results/kills.md."""
-    results.write("kills", kills(3 if quick else 50))

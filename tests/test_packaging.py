@@ -21,6 +21,7 @@ MODULES = {
     "chroma": ["chromadb"],
     "dask": ["distributed"],
     "faiss": ["faiss"],
+    "fsspec": ["upath", "pyarrow"],
     "h5": ["h5py"],
     "lancedb": ["lancedb", "pyarrow"],
     "milvus": ["pymilvus", "milvus_lite"],

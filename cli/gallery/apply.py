@@ -23,6 +23,7 @@ def apply(
 ) -> None:
     """Write the new gallery. Stopped at any instant, the same command goes on; the old gallery is never written."""
     from ...aligners.errors import IncompleteError, UsageError
+    from ...stitching.upgrade.apply import rows_left
     from ...stitching.upgrade.plan import load_plan
     from ..output import print_json, say
 
@@ -30,9 +31,8 @@ def apply(
     i, _, n = (shard or "0/1").partition("/")
     if not (i.isdigit() and n.isdigit()):
         raise UsageError(f"--shard: expected i/n, as 0/4, got '{shard}'.")
-    with progress(
-        made.rows, "mapping rows", as_json=json, safe="The old gallery serves on; this may be stopped."
-    ) as tell:
+    safe = "The old gallery serves on; this may be stopped or killed, and the same command goes on."
+    with progress(rows_left(made, (int(i), int(n))), "mapping rows", as_json=json, safe=safe) as tell:
         if engine == "dask" and made.strategy != "bridge":
             from ...stitching.upgrade.dask import apply_on_dask
 

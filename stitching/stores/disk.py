@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from ...aligners.errors import RefusedError, SutureError
 from ..dumps.atomic import sync_folder
+from .remote import is_remote, spooled, version
 
 __all__ = [
     "CURRENT",
@@ -25,6 +26,8 @@ __all__ = [
     "remove",
     "resolved",
     "set_pointer",
+    "settle",
+    "stamped_json",
     "write_json",
 ]
 
@@ -38,6 +41,10 @@ def aside(path: Path) -> Iterator[BinaryIO]:
     The name aside is fixed, so that a run that was killed leaves at most one such file and the next run takes it over;
     it begins with an underscore, which readers of folders skip. Only the holder of a lock may write here.
     """
+    if is_remote(path):
+        with spooled(path) as spool:
+            yield spool
+        return
     temporary = path.with_name(f"_{path.name}.tmp")
     try:
         with temporary.open("w+b") as file:
@@ -57,12 +64,23 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` with a digest of itself, so that a torn file is told from a whole one."""
+def settle(folder: Path) -> None:
+    """Make what was renamed or deleted in a folder last; object stores do so by themselves."""
+    if not is_remote(folder):
+        sync_folder(folder)
+
+
+def stamped_json(value: Any) -> bytes:
+    """``value`` with a digest of itself, so that a torn file is told from a whole one."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
+    return f'{{"digest": "{digest}", "value": {text}}}\n'.encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `stamped_json`."""
     with aside(path) as file:
-        file.write(f'{{"digest": "{digest}", "value": {text}}}\n'.encode())
+        file.write(stamped_json(value))
 
 
 def read_json(path: Path) -> Any:
@@ -75,9 +93,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def mark(path: Path) -> list[int]:
-    """What tells a file from a changed one: bytes, and the time of the last change in ns."""
+def mark(path: Path) -> list[Any]:
+    """What tells a file from a changed one: bytes, and the time of its last change in ns, or its version."""
     try:
+        if is_remote(path):
+            return version(path)
         found = path.stat()
     except FileNotFoundError:
         raise RefusedError(f"{path}: this part of the gallery is gone. Bring it back, or plan anew.") from None
@@ -97,7 +117,7 @@ def set_pointer(folder: Path, name: str | None) -> None:
     path = folder / CURRENT
     if name is None:
         path.unlink(missing_ok=True)
-        sync_folder(folder)
+        settle(folder)
         return
     with aside(path) as file:
         file.write(f"{name}\n".encode())
@@ -123,8 +143,10 @@ def free_bytes(path: Path) -> int:
 
 def remove(path: Path) -> None:
     """Delete a file, or a folder with all that is in it."""
-    if path.is_dir():
+    if is_remote(path):
+        path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+    elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    settle(path.parent)

@@ -12,7 +12,6 @@ import numpy as np
 
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from ..dumps.arrays import Array
-from ..dumps.atomic import sync_folder
 from ..dumps.ids import IdKind
 from .address import Address
 from .batch import Batch, joined
@@ -25,8 +24,11 @@ from .disk import (
     remove,
     resolved,
     set_pointer,
+    settle,
+    stamped_json,
     write_json,
 )
+from .remote import is_remote, place, put_first
 from .store import Facts, Fragment, Spec, Store
 
 __all__ = ["FileStore", "PartsStore"]
@@ -38,16 +40,18 @@ class FileStore(Store):
     """What all stores on disk have in common: the file or folder ``path``, and a pointer beside it.
 
     The pointer ``_CURRENT`` in the parent folder names the one that is served; a URI of that folder opens it.
+    ``remote``: the path may also be that of an object store.
     """
 
     options: ClassVar[tuple[str, ...]] = ("id",)
+    remote: ClassVar[bool] = False
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         address.allow(*self.options)
-        if "://" in address.path:
-            raise UsageError(f"'{address.text}': expected a path of a local or mounted disk.")
-        self.path = resolved(Path(address.path))
+        if "://" in address.path and not self.remote:
+            raise UsageError(f"'{address.text}': expected a path of a local or mounted disk; parquet: takes any.")
+        self.path = resolved(place(address.path))
 
     def pinned(self) -> str:
         """The URI of the very file or folder, not of a pointer to it."""
@@ -60,7 +64,9 @@ class FileStore(Store):
         return self.path.exists()
 
     def room_for(self, needed: int) -> None:
-        """Raise `RefusedError` where the disk has less free than the new gallery needs."""
+        """Raise `RefusedError` where the disk has less free than the new gallery needs; object stores do not say."""
+        if is_remote(self.path):
+            return
         free = free_bytes(self.path)
         if free < needed:
             raise RefusedError(
@@ -181,10 +187,14 @@ class PartsStore(FileStore):
                     f"{self.path}: expected an empty place for the new gallery, this one "
                     f"{'belongs to another plan' if own else 'holds files already'}. Name another folder."
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
         described = {"owner": spec.owner, "model": spec.model, "metric": spec.metric, "source": spec.source}
-        write_json(self.path / GALLERY, described)
-        sync_folder(self.path.parent)
+        if is_remote(self.path):
+            if not put_first(self.path / GALLERY, stamped_json(described)):
+                self.create(spec)  # whose it is stands there now
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / GALLERY, described)
+            settle(self.path.parent)
         self.spec = spec
 
     def part_of(self, number: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...aligners.errors import RefusedError
-from ..dumps import open_dump
 from ..dumps.arrays import Array
 from ..dumps.extras import need
-from ..dumps.formats.arrow import BUFFER, GROUP, ArrowDump
+from ..dumps.formats.arrow import BUFFER, GROUP, ArrowDump, ParquetTable, open_table, reading
+from ..dumps.formats.request import Request
 from ..dumps.ids import id_array
 from .batch import Batch, table
-from .disk import aside
+from .disk import aside, mark
 from .files import PartsStore, id_kind
+from .remote import opened
 from .store import Facts
 
 __all__ = ["ParquetStore"]
@@ -26,17 +28,22 @@ STAMP = "_stamp"
 
 
 class ParquetStore(PartsStore):
-    """``parquet:dir#vector?id=column``. Without names: ``vector`` or the only list column; ``id`` or ``ids``."""
+    """``parquet:dir#vector?id=column``, where ``dir`` may be ``s3://bucket/dir`` or whatever else fsspec knows.
+
+    Without names: ``vector`` or the only list column; ``id`` or ``ids``.
+    """
 
     suffix = ".parquet"
+    remote = True
     keeps_payload = True
 
     @cached_property
     def dump(self) -> ArrowDump:
         """The first part, read as a dump: it knows the columns and checks the rows."""
-        names = need("pyarrow.parquet", "arrow").read_schema(self.parts[0]).names
-        column = self.address.vector or ("vector" if "vector" in names else None)
-        dump = open_dump(self.parts[0], column=column, id_column=self.address.options.get("id"))
+        first = self.parts[0]
+        table = PartTable(first)
+        column = self.address.vector or ("vector" if "vector" in table.schema.names else None)
+        dump = open_table(Request(str(first), first, column, self.address.options.get("id")), table)
         assert isinstance(dump, ArrowDump)
         return dump
 
@@ -57,11 +64,11 @@ class ParquetStore(PartsStore):
 
     def part_rows(self, part: Path) -> int:
         """From the footer."""
-        return int(footer(part, part.stat().st_mtime_ns).num_rows)
+        return int(footer(part, *mark(part)).num_rows)
 
     def check_part(self, part: Path) -> None:
         """All columns of all parts have one name and type."""
-        schema = need("pyarrow.parquet", "arrow").read_schema(part)
+        schema = footer(part, *mark(part)).schema.to_arrow_schema()
         first = self.dump.table.schema
         if not schema.equals(first):
             ours, theirs = (
@@ -84,7 +91,7 @@ class ParquetStore(PartsStore):
 
     def rows_of(self, part: Path, start: int, stop: int, base: int, size: int, vectors: bool) -> Iterator[Batch]:
         """Batches of the row groups that hold the rows."""
-        with need("pyarrow.parquet", "arrow").ParquetFile(part, pre_buffer=False, buffer_size=BUFFER) as file:
+        with opened(part) as source, parquet_file(source) as file:
             names = [n for n in file.schema_arrow.names if vectors or n != self.vector]
             counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             edges = np.cumsum([0, *counts])
@@ -151,10 +158,25 @@ class ParquetStore(PartsStore):
         return rows
 
 
+class PartTable(ParquetTable):
+    """A part as a table, wherever it lies."""
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        with opened(self.path) as source, parquet_file(source) as file:
+            yield file
+
+
+def parquet_file(source: Any) -> Any:
+    """Read in pieces, not row group by row group."""
+    return need("pyarrow.parquet", "arrow").ParquetFile(source, pre_buffer=False, buffer_size=BUFFER)
+
+
 @lru_cache(maxsize=4096)
-def footer(part: Path, changed: int) -> Any:
-    """The metadata of a parquet file; ``changed`` makes a rewritten file another one."""
-    return need("pyarrow.parquet", "arrow").read_metadata(part)
+def footer(part: Path, *version: Any) -> Any:
+    """The metadata of a parquet file; ``version`` makes a rewritten file another one."""
+    with reading(part), opened(part) as source:
+        return need("pyarrow.parquet", "arrow").read_metadata(source)
 
 
 def arrow_ids(column: Any, where: str) -> Array:

@@ -27,6 +27,7 @@ from .postgres_columns import (
     text_of,
     to_new,
     to_old,
+    wait_for_builder,
 )
 from .store import Facts, Fragment, Spec, Store
 
@@ -289,6 +290,7 @@ class PostgresStore(Store):
         with old:
             old.adopt(spec.owner, "source")
             like = index_of(old)
+        wait_for_builder(self)
         if like is None or index_of(self) is not None:
             return
         name = f"{self.table.split('.')[-1]}_{self.column}_idx"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "text_of",
     "to_new",
     "to_old",
+    "wait_for_builder",
 ]
 
 WAIT = "5s"  # for a lock: behind a waiting rename, every query of the table would wait too
@@ -104,6 +106,13 @@ def unguard(store: PostgresStore) -> None:
     name = guard_name(store)
     store.db.execute(store.sql("DROP TRIGGER IF EXISTS {g} ON {t}", g=name.rpartition(".")[2]))
     store.db.execute(store.sql("DROP FUNCTION IF EXISTS {f}()", f=name))
+
+
+def wait_for_builder(store: PostgresStore) -> None:
+    """Wait for the index that a run that was killed had begun: its server process goes on, and to drop it deadlocks."""
+    building = "SELECT 1 FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)"
+    while store.ask(building, [store.table]):
+        time.sleep(0.2)
 
 
 def is_not_null(store: PostgresStore) -> bool:

@@ -187,16 +187,23 @@ class QdrantStore(Store):
         models = need("qdrant_client.models", "qdrant")
         claim = f"_suture_{self.asked}_{spec.owner[:16]}"
         if self.exists():
-            if self.aliases.get(claim) != self.asked:
+            if self.aliases.get(claim) == self.asked:
+                return
+            # A run that was killed before it could claim its collection leaves an empty one.
+            if self.count() or self.asked in self.aliases.values() or self.facts().dim != spec.dim:
                 raise RefusedError(
                     f"{self.name}: expected no collection here, or this plan's own; there is another. Name another."
                 )
+            self._claim(claim)
             return
         distance = {ours: theirs for theirs, ours in METRICS.items()}[spec.metric]
         vector = models.VectorParams(size=spec.dim, distance=getattr(models.Distance, distance))
         config = {self.address.vector: vector} if self.address.vector else vector
         self.client.create_collection(self.asked, vectors_config=config)
-        self._alias((None, claim))
+        self._claim(claim)
+
+    def _claim(self, name: str) -> None:
+        self._alias((None, name))
         self.__dict__.pop("aliases", None)
 
     def write(self, number: int, batches: Iterable[Batch]) -> dict[str, Any]:
@@ -237,8 +244,8 @@ class QdrantStore(Store):
         return int(self.client.count(self.collection, exact=True).count)
 
     def has_index(self) -> bool:
-        """Qdrant searches."""
-        return True
+        """A server has one. Local mode compares with all rows, which changes their last bits (qdrant-client 1.20)."""
+        return "://" in self.place
 
     def search(self, queries: Array, k: int) -> list[list[Any]]:
         """By the collection."""

@@ -117,7 +117,8 @@ class IndexStore(FileStore):
         if own is None and self.path.exists():
             raise RefusedError(f"{self.path}: expected no file here, there is one. Name another.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
+        if own is None:
+            write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
         self._parts = self.parts
         self._parts.create(spec)
 

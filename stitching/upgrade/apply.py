@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...aligners.errors import RefusedError, UsageError
 from ..apply import BLOCK
@@ -19,11 +20,11 @@ from ..stores.disk import read_json, write_json
 from .bridge import apply_bridge
 from .cache import Cache
 from .events import Tell, quiet, stopping
-from .lock import locked
-from .plan import Plan
+from .lock import alone, locked
+from .plan import Plan, load_plan
 from .rows import bad_rows, mapped
 
-__all__ = ["apply", "as_ids", "behind", "do_fragment", "left_out_rows", "unfinished"]
+__all__ = ["apply", "apply_fragment", "as_ids", "behind", "do_fragment", "left_out_rows", "rows_left", "unfinished"]
 
 
 def apply(
@@ -51,7 +52,8 @@ def apply(
     ):
         done = {"rows": 0, "fragments": 0}
         with stopping(left_bytes(plan), target.name):
-            target.create(plan.spec())
+            with alone(plan.state / "locks"):
+                target.create(plan.spec())
             tell("created", {})
             take_up_new_parts(plan, source, tell, writes=i == 0)
             fragments = plan.all_fragments()
@@ -68,10 +70,24 @@ def apply(
                 if max_rows is not None and done["rows"] >= max_rows:
                     break
             if not unfinished(plan, target):
-                target.finish(plan.spec())
-                write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
+                with alone(plan.state / "locks"):
+                    target.finish(plan.spec())
+                    write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
                 tell("finished", {})
     return {**done, "left": unfinished(plan, target)}
+
+
+def apply_fragment(path: str, number: int) -> dict[str, Any]:
+    """One fragment of the plan at ``path``, in whatever process of whatever engine; doing it again changes nothing.
+
+    One thread, so that the same bits come out everywhere.
+    """
+    torch.set_num_threads(1)
+    plan = load_plan(path)
+    with plan.open_source() as source, plan.open_target() as target, Cache.of(plan) as cache:
+        target.create(plan.spec())
+        entry = do_fragment(plan, number, plan.all_fragments()[number], source, target, cache, quiet)
+    return {"number": number, "rows": entry["rows"]}
 
 
 def unfinished(plan: Plan, target: Store) -> int:
@@ -79,6 +95,12 @@ def unfinished(plan: Plan, target: Store) -> int:
     ledger = plan.ledger
     entries = [(number, ledger.get(number)) for number in range(len(plan.all_fragments()))]
     return sum(entry is None or not target.recorded(number, entry, deep=False) for number, entry in entries)
+
+
+def rows_left(plan: Plan, shard: tuple[int, int] = (0, 1)) -> int:
+    """Rows of the fragments of a shard that are not recorded."""
+    fragments, done = plan.all_fragments(), plan.ledger.entries()
+    return sum(fragments[k]["rows"] for k in range(shard[0], len(fragments), max(shard[1], 1)) if k not in done)
 
 
 def left_bytes(plan: Plan) -> int:

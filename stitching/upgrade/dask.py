@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from ...aligners.errors import RefusedError
 from ..dumps.extras import need
 from ..stores.disk import write_json
-from .apply import do_fragment, left_bytes, take_up_new_parts, unfinished
-from .cache import Cache
+from .apply import apply_fragment, left_bytes, take_up_new_parts, unfinished
 from .events import Tell, quiet, stopping
 from .lock import locked
-from .plan import Plan, load_plan
+from .plan import Plan
 
 __all__ = ["apply_on_dask"]
 
@@ -50,7 +48,7 @@ def apply_on_dask(plan: Plan, *, scheduler: str | None = None, workers: int = 2,
         rows = 0
         path = str(plan.path.resolve())
         ahead = AHEAD * max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
-        pending = distributed.as_completed([client.submit(work, path, n, pure=False) for n in left[:ahead]])
+        pending = distributed.as_completed([client.submit(apply_fragment, path, n, pure=False) for n in left[:ahead]])
         waiting = iter(left[ahead:])
         for future in pending:
             entry = future.result()
@@ -58,21 +56,9 @@ def apply_on_dask(plan: Plan, *, scheduler: str | None = None, workers: int = 2,
             tell("recorded", {"fragment": entry["number"], "rows": entry["rows"]})
             following = next(waiting, None)
             if following is not None:
-                pending.add(client.submit(work, path, following, pure=False))
+                pending.add(client.submit(apply_fragment, path, following, pure=False))
         if not unfinished(plan, target):
             target.finish(plan.spec())
             write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
             tell("finished", {})
         return {"rows": rows, "fragments": len(left), "left": unfinished(plan, target)}
-
-
-def work(path: str, number: int) -> dict[str, Any]:
-    """One fragment, on whatever machine this is; one thread, so that the same bits come out everywhere."""
-    import torch
-
-    torch.set_num_threads(1)
-    plan = load_plan(Path(path))
-    with plan.open_source() as source, plan.open_target() as target, Cache.of(plan) as cache:
-        target.create(plan.spec())
-        entry = do_fragment(plan, number, plan.all_fragments()[number], source, target, cache, quiet)
-    return {"number": number, "rows": entry["rows"]}

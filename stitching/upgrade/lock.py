@@ -15,7 +15,7 @@ from typing import Any
 
 from ...aligners.errors import RefusedError
 
-__all__ = ["held", "locked"]
+__all__ = ["alone", "held", "locked"]
 
 BEAT = 5.0
 STALE = 60.0  # seconds without a heartbeat after which the owner, on another machine, is taken for dead
@@ -54,6 +54,14 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         stop.set()
         heart.join()
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, for what shards have in common: making the new gallery ready, and finishing it."""
+    with (folder / "alone").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def shards(path: Path) -> str:

@@ -25,6 +25,7 @@ def status(plan: Plan) -> dict[str, Any]:
     with Cache.of(plan) as cache:
         native = len(cache)
     owners = [held(path) for path in sorted((plan.state / "locks").glob("*.lock"))]
+    running = [owner for owner in owners if owner is not None]
     return {
         "plan": str(plan.path),
         "source": Address.parse(plan.source).shown,
@@ -39,14 +40,16 @@ def status(plan: Plan) -> dict[str, Any]:
         "native": native,
         "applied": whole,
         "verified": verified(plan),
-        "running": [owner for owner in owners if owner is not None],
-        "next": next_step(plan, now, whole=whole, green=verified(plan)),
+        "running": running,
+        "next": next_step(plan, now, whole=whole, green=verified(plan), running=bool(running)),
     }
 
 
-def next_step(plan: Plan, now: str, *, whole: bool, green: bool | None) -> str:
+def next_step(plan: Plan, now: str, *, whole: bool, green: bool | None, running: bool) -> str:
     """What to do now; everything before `switch` leaves what is served untouched."""
     name = f"suture gallery {{}} {plan.path}"
+    if running:
+        return "wait; or stop it, which is safe: the same command goes on"
     if now == "switched":
         return f"new gallery served; back: {name.format('rollback')}; for good: {name.format('retire')}"
     if now in ("switching", "rolling back"):

@@ -37,7 +37,8 @@ def child() -> Callable[..., int]:
     """Run a function in a process of its own; its exit code, -9 where it was killed."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])  # where the server looks
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["upgrade_worlds", "faiss", "psycopg", "pyarrow.parquet", "qdrant_client"])
+    clients = ["faiss", "psycopg", "pyarrow.parquet", "qdrant_client", "s3fs", "upath"]
+    context.set_forkserver_preload(["upgrade_worlds", *clients])
 
     def start(work: Callable[..., None], *arguments: Any) -> int:
         process = context.Process(target=work, args=arguments)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from upgrade_stores import CASES, Case
-from upgrade_worlds import World, planned, run_and_die
+from upgrade_worlds import World, planned, run_and_die, tree
 
 from suture.aligners import RefusedError, load
 from suture.stitching.apply import serving_map
@@ -131,26 +131,39 @@ def test_writes_during_the_run_are_caught_up(case: Case, world: World, here: Pat
     switch(plan)
 
 
-def test_killed_it_ends_with_the_same_rows(case: Case, world: World, here: Path, child: Callable[..., int]) -> None:
+def test_killed_at_every_step_it_ends_with_the_same_rows(
+    case: Case, world: World, here: Path, child: Callable[..., int]
+) -> None:
     if case.slow:
         pytest.skip("its client takes seconds to load, for every one of the kills")
-    plan = planned(world, case.source, case.target, here / "plan.json", fragment_rows=case.rows // 2)
-    with plan.open_source() as old:
-        before = contents(old)
-    codes = [child(run_and_die, plan.path, "apply", at) for at in (0, 1, 2, 2, 4)]
-    assert codes.count(KILLED) >= 4
+
+    def planned_as(name: str) -> Plan:
+        return planned(world, case.source, case.target, here / name, fragment_rows=case.rows // 2)
+
+    def made() -> tuple[Any, ...]:
+        with plan.open_source() as old, plan.open_target() as new:
+            return contents(old), contents(new), new.count(), tree(here, "new.*") | tree(here, "part-*")
+
+    plan = planned_as("whole.json")
+    steps: list[str] = []
+    apply(plan, tell=lambda step, facts: steps.append(step))
+    whole = made()
+    with plan.open_target() as new:
+        retire(plan, new.name)
+    plan = planned_as("plan.json")
+    # A run goes on where the last one died: when all was made ready, at each step of each fragment, at the very end.
+    fragments = steps.count("recorded")
+    each = range(1, 1 + (len(steps) - 2) // fragments)
+    codes = [child(run_and_die, plan.path, "apply", at) for at in (0, *[*each] * fragments, 1)]
+    assert codes == [KILLED] * len(steps)
     apply(plan)
     assert red(plan) == []
-    with plan.open_source() as old, plan.open_target() as new:
-        assert contents(old) == before
-        assert new.count() == case.rows
-        assert everything(new).ids.tolist() == [row[0] for row in before]
+    assert made() == whole
     for at, what in ((0, "switch"), (0, "rollback"), (1, "switch"), (1, "rollback")):
         assert child(run_and_die, plan.path, what, at) == KILLED
         if phase(plan) in ("switching", "rolling back"):
             {"switch": switch, "rollback": rollback}[what](plan)
-    with plan.open_source() as old:
-        assert contents(old) == before
+    assert made() == whole
 
 
 def test_rows_written_after_the_switch_are_listed(case: Case, world: World, here: Path) -> None:

@@ -120,6 +120,12 @@ def run_and_die_after(plan: Path, what: str, seconds: float) -> None:
     timer.cancel()
 
 
+def run_shard(plan: Path, i: int, n: int) -> None:
+    """Every n-th fragment."""
+    torch.set_num_threads(1)
+    apply(load_plan(plan), shard=(i, n))
+
+
 def run_with_little_disk(plan: Path, largest: int) -> None:
     """No file may grow beyond ``largest`` bytes; exit code 6 where the run says that it is incomplete."""
     from suture.aligners.errors import IncompleteError
