@@ -116,7 +116,7 @@ class HeadDistill(Aligner):
             step = z[1] * a
             each = logits.divergence(torch.addmm(z[2] * b, z[0], step) @ turned)
             total = counts @ each / counts.sum() + pull * step.square().sum()
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             losses.append(float(total.detach()))
             return total
 
@@ -124,8 +124,8 @@ class HeadDistill(Aligner):
         step, shift = weight_scale * a.detach().double(), bias_scale * b.detach().double()
         weight = v @ step @ basis
         mapping = Affine(start.weight + weight, start.bias + shift @ basis - moments.mean_x @ weight)
-        facts = {"pairs": len(rows), "classes": len(head.weight), "steps": len(losses)}
-        facts |= {"objective": {"start": losses[0], "best": min(losses)}}
+        objective = {"start": losses[0], "best": min(losses)}
+        facts = {"pairs": len(rows), "classes": len(head.weight), "steps": len(losses), "objective": objective}
         return Alignment.one_sided(mapping).with_provenance(training=facts)
 
 
