@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +23,10 @@ Into = Annotated[
 
 
 def stitch(
-    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="The new encoder (.onnx).")],
+    encoder: Annotated[Path, typer.Argument(metavar="ENCODER", help="The new encoder (.onnx or .pt2).")],
     map_file: MapFile,
-    decoder: Annotated[Path, typer.Argument(metavar="DECODER", help="The old decoder or head (.onnx).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The model to write (.onnx).")],
+    decoder: Annotated[Path, typer.Argument(metavar="DECODER", help="The old decoder or head, of the same kind.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model to write, of the same kind.")],
     encoder_output: Annotated[str | None, typer.Option(help="Output of the encoder to map.")] = None,
     decoder_input: Annotated[str | None, typer.Option(help="Input of the decoder that takes it.")] = None,
     pool: Annotated[
@@ -38,20 +39,33 @@ def stitch(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Join new encoder, map and old decoder to one ONNX model, and run it against the three."""
+    """Join new encoder, map and old decoder to one model, and run it against the three.
+
+    All ONNX models, or all torch programs (`torch.export`, .pt2), of which nothing is unpickled.
+    """
     from ..aligners import load
-    from ..stitching.models.onnxstitch import read_probe, stitch_onnx
+    from ..aligners.errors import UsageError
+    from ..stitching.models.onnxstitch import stitch_onnx
+    from ..stitching.models.parts import read_probe
+    from ..stitching.models.programstitch import stitch_programs
     from .output import print_json, say
 
-    require_suffix(out, ".onnx")
+    require_suffix(out, ".onnx", ".pt2")
+    if {encoder.suffix, decoder.suffix} != {out.suffix}:
+        raise UsageError(
+            f"expected encoder, decoder and --out of one kind, all .onnx or all .pt2, got {encoder.suffix or 'none'}, "
+            f"{decoder.suffix or 'none'} and {out.suffix}; torch.onnx.export makes an .onnx of a torch model."
+        )
+    if out.suffix == ".pt2" and decoder_input is not None:
+        raise UsageError("--decoder-input is for .onnx models; a torch program behind a map takes one input.")
     check_output(out, encoder, map_file, decoder, probe, overwrite=overwrite)
-    done = stitch_onnx(
+    join = stitch_programs if out.suffix == ".pt2" else partial(stitch_onnx, input_=decoder_input)
+    done = join(
         encoder,
         load(map_file),
         decoder,
         out,
         output=encoder_output,
-        input_=decoder_input,
         pool=pool,
         mask=mask,
         normalize=normalize,
@@ -64,7 +78,8 @@ def stitch(
         return
     for side in ("inputs", "outputs"):
         say(f"{side}: {', '.join(port_text(each) for each in done[side])}")
-    say(f"Differs from its parts by {done['difference']:.1e} on {done['probe_rows']} rows, opset {done['opset']}.")
+    opset = "" if done["opset"] is None else f", opset {done['opset']}"
+    say(f"Differs from its parts by {done['difference']:.1e} on {done['probe_rows']} rows{opset}.")
     say(f"-> {done['path']}", style="bold")
 
 

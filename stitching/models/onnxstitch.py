@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,13 @@ from .onnxfile import (
     port,
     read_model,
     require_agreement,
-    shown,
     write_model,
 )
+from .parts import Pool, pooled_by_hand, require_shapes
 from .stitch import Unit, model_map
 
-__all__ = ["Pool", "read_probe", "stitch_onnx"]
+__all__ = ["stitch_onnx"]
 
-Pool = Literal["none", "mean", "first"]
 Array = NDArray[Any]
 PARTS = ("map/", "decoder/")
 
@@ -67,34 +66,12 @@ def stitch_onnx(
     first, last = read_model(encoder), read_model(decoder)
     given = port(first.graph.output, output, f"{encoder}: outputs", "--encoder-output")
     taken = port(inputs_of(last), input_, f"{decoder}: inputs", "--decoder-input")
-    require_shapes(str(encoder), given, pool, mapping, str(decoder), taken)
+    ends = (given.name, dims(given)), (taken.name, dims(taken))
+    require_shapes(str(encoder), ends[0], pool, mapping, str(decoder), ends[1])
     whole = joined(first, last, given, taken, mapping, pool, mask, str(encoder), str(decoder))
     facts = verified(whole, first, last, given.name, taken.name, mapping, pool, mask, probe, str(encoder), str(decoder))
     write_model(whole, out, overwrite=overwrite)
     return {**facts, "opset": opset_of(whole), "path": str(out)}
-
-
-def require_shapes(encoder: str, given: Any, pool: Pool, mapping: Map, decoder: str, taken: Any) -> None:
-    """Raises `RefusedError` where shapes that are known do not fit; open axes are found out by running."""
-    came, wanted = dims(given), dims(taken)
-    p, q = mapping.source_dim, mapping.target_dim
-    turned = came is not None and wanted is not None and (came[-1:], wanted[-1:]) == ([q], [p]) and p != q
-    hint = " Is the map the wrong way round (new encoder -> the space that the decoder knows)?" if turned else ""
-    if came is not None and came[-1:] not in ([p], [None]):
-        raise RefusedError(f"{encoder}: output '{given.name}' has shape {shown(came)}, the map takes {p} dims.{hint}")
-    if wanted is not None and wanted[-1:] not in ([q], [None]):
-        raise RefusedError(f"{decoder}: input '{taken.name}' has shape {shown(wanted)}, the map gives {q} dims.{hint}")
-    if came is None:
-        return
-    if pool != "none" and len(came) != 3:
-        raise RefusedError(f"{encoder}: --pool needs a sequence (rows, tokens, {p}), '{given.name}' is {shown(came)}.")
-    axes = len(came) - (pool != "none")
-    if wanted is not None and axes != len(wanted):
-        hint = " Are these token vectors, to be pooled (--pool mean)?" if axes == 3 and len(wanted) == 2 else ""
-        raise RefusedError(
-            f"{encoder} gives '{given.name}' {shown(came)}, {decoder} takes '{taken.name}' {shown(wanted)}: another "
-            f"number of axes.{hint}"
-        )
 
 
 def joined(
@@ -253,20 +230,3 @@ def verified(
         "probe_rows": seen,
         "difference": worst,
     }
-
-
-def pooled_by_hand(vectors: Array, pool: Pool, mask: Array | None) -> Array:
-    """What `pooled` does, in numpy: the check must not share the code that it checks."""
-    if pool == "first" or mask is None:
-        return vectors[:, 0]
-    weights = mask[..., None].astype(np.float32)
-    return (vectors * weights).sum(1) / np.maximum(weights.sum(1), 1e-9)
-
-
-def read_probe(path: str | Path) -> dict[str, Array]:
-    """Inputs of a model by name, from an .npz file. Raises `SutureError` for any other."""
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise SutureError(f"{path}: expected an .npz file with one array an input ({first_line(error)}).") from error
