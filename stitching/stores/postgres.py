@@ -172,8 +172,7 @@ class PostgresStore(Store):
         )
         while True:
             where, values = self._range(after, None)
-            found = self.ask(counted.replace("{a}", where), [*values, rows])
-            if not found:
+            if not (found := self.ask(counted.replace("{a}", where), [*values, rows])):
                 return
             last, count = found[0]
             more_where, more = self._range(last, None)
