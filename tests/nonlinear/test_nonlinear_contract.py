@@ -179,7 +179,7 @@ def test_weights_count_rows(name: str) -> None:
         ("distill", {"temperature": 0.0}),
         ("distill", {"pull": -1.0}),
         ("distill", {"strength": float("inf")}),
-        ("distill", {"steps": 0}),
+        ("distill", {"steps": -1}),
         ("distill-mlp", {"temperature": -0.1}),
         ("distill-mlp", {"hidden": 2.5}),
         ("mlp", {"hidden": 0}),

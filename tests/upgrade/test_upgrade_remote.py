@@ -30,26 +30,21 @@ def server() -> Iterator[str]:
         "import time; from moto.server import ThreadedMotoServer as Server; s = Server('127.0.0.1', 0, verbose=False); "
         "s.start(); print(s.get_host_and_port()[1], flush=True); time.sleep(3600)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        url = f"http://127.0.0.1:{port}"
-        urlopen(url, timeout=20).close()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {**SECRETS, "AWS_ENDPOINT_URL": url}.items():
-                patch.setenv(name, value)
-            place("s3://galleries").fs.mkdir("galleries")  # type: ignore[attr-defined]
-            yield "s3://galleries"
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    quiet = {"stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **quiet) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            url = f"http://127.0.0.1:{port}"
+            urlopen(url, timeout=20).close()
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in {**SECRETS, "AWS_ENDPOINT_URL": url}.items():
+                    patch.setenv(name, value)
+                place("s3://galleries").fs.mkdir("galleries")  # type: ignore[attr-defined]
+                yield "s3://galleries"
+        finally:
+            process.kill()
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -68,7 +63,7 @@ def planned_there(world: World, away: str, here: Path, name: str = "new") -> Pla
 
 
 def objects(folder: str, name: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (place(folder) / name).iterdir() if path.name.startswith("part-")}
+    return {path.name: path.read_bytes() for path in (place(folder) / name).iterdir() if path.name[0] != "_"}
 
 
 def red(plan: Plan) -> list[str]:
@@ -91,9 +86,10 @@ def test_the_whole_journey(away: str, world: World, here: Path) -> None:
     with pytest.raises(SutureError):
         open_store(f"parquet:{away}#vector").facts()
     switch(plan)
+    assert len(before) == 3
+    assert objects(away, "old") == before
     retire(plan, f"parquet:{away}/old#vector")
     assert not place(f"{away}/old").exists()
-    assert before
     assert not (here / "new").exists()
 
 
