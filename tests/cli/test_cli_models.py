@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from suture.aligners import load
-from suture.stitching.models import Head, save_head
+from suture.stitching.models import Head, save_head, stitch
 
 Run = Callable[..., Any]
 
@@ -70,6 +70,27 @@ def test_fold_a_head_file(suture: Run, world: Path, ab: Path, head: Path, here: 
     rows = np.load(world / "gallery.a.npy")
     expected = load(ab).translate()(rows) @ old["weight"].T + old["bias"]
     np.testing.assert_allclose(rows @ new["weight"].T + new["bias"], expected, atol=1e-5)
+
+
+def program(path: Path, module: torch.nn.Module, width: int) -> Path:
+    """A torch program of any number of rows."""
+    rows = torch.export.Dim("rows", min=2, max=64)
+    exported = torch.export.export(module.eval(), (torch.zeros(3, width),), dynamic_shapes=({0: rows},))
+    torch.export.save(exported, path)
+    return path
+
+
+def test_stitch_torch_programs(suture: Run, fails: Run, ab: Path, here: Path) -> None:
+    torch.manual_seed(0)
+    encoder, decoder = torch.nn.Linear(10, 24), torch.nn.Linear(32, 3)
+    first, last = program(here / "encoder.pt2", encoder, 10), program(here / "decoder.pt2", decoder, 32)
+    suture("stitch", first, ab, last, "-o", "whole.pt2", "--json")
+    x = torch.randn(7, 10)
+    whole = torch.export.load(here / "whole.pt2").module()
+    torch.testing.assert_close(whole(x), stitch(encoder, load(ab), decoder)(x))
+    linear_onnx(here / "decoder.onnx", np.ones((3, 32)), np.zeros(3), "rows", "scores")
+    assert "of one kind" in fails(2, "stitch", first, ab, "decoder.onnx", "-o", "mixed.pt2")
+    assert "the map takes 24 dims" in fails(3, "stitch", last, ab, first, "-o", "turned.pt2")
 
 
 def test_fold_and_stitch_onnx(suture: Run, world: Path, ab: Path, model: Any, here: Path) -> None:
