@@ -157,7 +157,7 @@ def covered(upgrade: Upgrade, fitted: dict[str, Maps]) -> dict[str, Case]:
         ]
         first, value = pairs[0]
         error = wider * (first.high - first.low) / 2 / 1.645
-        out[name] = Case(inside[0], inside[-1], (first.estimate - value) / error)
+        out[name] = Case(inside[0], inside[-1], (first.estimate - value) / error if error else 0.0)
     return out
 
 
