@@ -87,9 +87,9 @@ def fit(
     from ..aligners.errors import UsageError
     from ..aligners.fit import candidates
     from ..aligners.fit import fit as choose_and_fit
+    from ..aligners.head import HeadJudge
     from ..stitching.dumps import pair, read_relevant
     from ..stitching.evaluate import label_inputs
-    from ..stitching.models import HeadJudge, load_head
     from ..stitching.stream import PairedDumps
     from .output import print_json, rows_progress, track
     from .settings import build_aligner
@@ -162,7 +162,11 @@ def fit(
     named = None if method == "auto" else build_aligner(method, set_ or [])
     if named is not None and named.needs in ("few pairs", "no pairs"):
         raise UsageError(f"--method {method} is for rows that are not paired: give --seeds FILE or --unpaired.")
-    knows = None if head is None else load_head(head)
+    knows = None
+    if head is not None:
+        from ..stitching.models import load_head
+
+        knows = load_head(head)
     if isinstance(named, HeadDistill):
         if knows is None:
             raise UsageError(f"--method {method} trains for a head: give it with --head FILE.")

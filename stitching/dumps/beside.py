@@ -7,7 +7,7 @@ import numpy as np
 from ...aligners.errors import RefusedError
 from .arrays import Array, Rows
 from .dump import Dump
-from .ids import IdColumn, same_ids
+from .pairs import in_same_order
 
 __all__ = ["Beside"]
 
@@ -26,7 +26,8 @@ class Beside(Dump):
                     f"expected dumps of the same items side by side, {first.name} has {first.rows} rows and "
                     f"{other.name} {other.rows}."
                 )
-            if first.ids is not None and other.ids is not None and not alike(first.ids, other.ids):
+            a, b = first.ids, other.ids
+            if a is not None and b is not None and not (a.kind == b.kind and in_same_order(a, b)):
                 raise RefusedError(f"{first.name} and {other.name} have other ids, or another order; sort them alike.")
         super().__init__(
             " + ".join(part.name for part in parts),
@@ -44,8 +45,3 @@ class Beside(Dump):
 
     def _gather(self, rows: Rows, out: Array) -> None:
         np.concatenate([part.gather(rows) for part in self._parts], axis=1, out=out)
-
-
-def alike(a: IdColumn, b: IdColumn) -> bool:
-    """Whether two columns hold the same ids in the same order."""
-    return a.kind == b.kind and all(map(same_ids, a.blocks(), b.blocks()))
