@@ -13,6 +13,7 @@ from .match import Seeds, Unpaired, fit_without_pairs
 from .named import ConceptDumps, Labels, Names, fit_named, needs_labels
 from .options import (
     BadRowsOption,
+    ByRow,
     Column,
     IdColumn,
     Ids,
@@ -49,7 +50,7 @@ def fit(
     column: Column = None,
     ids: Ids = None,
     id_column: IdColumn = None,
-    by_row: Annotated[bool, typer.Option("--by-row", help="Pair by position although there are ids.")] = False,
+    by_row: ByRow = False,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs, columns source and target.")] = None,
     unpaired: Unpaired = False,
     seeds: Seeds = None,

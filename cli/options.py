@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 __all__ = [
     "BadRowsOption",
+    "ByRow",
     "Column",
     "GalleryIds",
     "IdColumn",
@@ -46,6 +47,7 @@ Ids = Annotated[
 GalleryIds = Annotated[
     list[Path] | None, typer.Option(help="File of ids, one a row; once for both galleries, or once for each in turn.")
 ]
+ByRow = Annotated[bool, typer.Option("--by-row", help="Pair by position although there are ids.")]
 IdColumn = Annotated[
     list[str] | None, typer.Option(help="Column of ids inside the dump; once for all, or once for each in turn.")
 ]

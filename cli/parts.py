@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import IdColumn, Ids, Json, Overwrite, Seed, check_map_output, check_output, open_dumps
+from .options import ByRow, IdColumn, Ids, Json, Overwrite, Seed, check_map_output, check_output, open_dumps
 
 if TYPE_CHECKING:
     from ..aligners import Alignment
@@ -19,7 +19,6 @@ __all__ = ["contrast", "split", "units"]
 Prefix = Annotated[str, typer.Option("--out", "-o", help="Start of the names of the map files to write.")]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Dump of one space: PATH or PATH::key.")]
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="Dump of the same items in the other space.")]
-ByRow = Annotated[bool, typer.Option("--by-row", help="Pair by position although there are ids.")]
 
 
 def split(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import IdColumn, Ids, Json, Overwrite, Seed, check_map_output, open_dumps, open_one
+from .options import ByRow, IdColumn, Ids, Json, Overwrite, Seed, check_map_output, open_dumps, open_one
 
 __all__ = ["recombine", "truncate"]
 
@@ -69,7 +69,7 @@ def recombine(
     positive: Annotated[bool, typer.Option("--positive", help="No map is subtracted.")] = False,
     ids: Ids = None,
     id_column: IdColumn = None,
-    by_row: Annotated[bool, typer.Option("--by-row", help="Pair by position although there are ids.")] = False,
+    by_row: ByRow = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
