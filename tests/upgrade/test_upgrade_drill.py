@@ -45,7 +45,9 @@ class Client(threading.Thread):
             while not self.stop.is_set():
                 try:
                     with db.transaction():
-                        width = db.execute("SELECT vector_dims(embedding) FROM docs LIMIT 1").fetchone()[0]  # type: ignore[index]
+                        # A row written for the other model has no vector here: it may be the first of the table.
+                        one = "SELECT vector_dims(embedding) FROM docs WHERE embedding IS NOT NULL LIMIT 1"
+                        width = db.execute(one).fetchone()[0]  # type: ignore[index]
                         query = self.queries[width][asked % 300]
                         found = db.execute(
                             "SELECT doc, vector_dims(embedding) FROM docs WHERE embedding IS NOT NULL "
