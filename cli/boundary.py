@@ -10,14 +10,15 @@ import os
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+
+from .group import Group
 
 __all__ = ["Commands"]
 
 AS_JSON = "suture.as_json"
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The group of commands, with the border around it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .evaluate_head import evaluate_head
 from .fit import fit
 from .gallery.group import gallery
+from .group import group
 from .inspect import inspect
 from .many import extend, pick
 from .match import match
@@ -26,17 +27,9 @@ from .stitch import export, fold, stitch
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="suture",
-    cls=Commands,
-    help="Align latent spaces after the fact: fit a map between two embedding dumps, judge it honestly, use it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-for command in (
+app = group(
+    "suture",
+    "Align latent spaces after the fact: fit a map between two embedding dumps, judge it honestly, use it.",
     fit,
     match,
     apply,
@@ -58,9 +51,9 @@ for command in (
     evaluate_head,
     methods,
     demo,
-):
-    app.command()(command)
-app.add_typer(gallery)
+    gallery,
+    base=Commands,
+)
 
 
 def show_version(asked: bool) -> None:

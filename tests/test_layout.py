@@ -25,7 +25,19 @@ ALLOWED_AT_TOP = {
     *("README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
 }
 LONGEST_MODULE = 350
-HEAVY = {"torch", "numpy", "scipy", "sklearn", "ot", "safetensors", "pyarrow", "h5py", "pandas"}
+HEAVY = {
+    "torch",
+    "markdown_it",
+    "pygments",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "ot",
+    "safetensors",
+    "pyarrow",
+    "h5py",
+    "pandas",
+}
 # torch.load(weights_only=True) refuses with this exception: naming the class runs nothing.
 HARMLESS = {"pickle.UnpicklingError"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from ..group import group
 from .apply import apply
 from .backfill import backfill
 from .estimate import estimate
@@ -14,17 +13,18 @@ from .sample import sample
 
 __all__ = ["gallery"]
 
-gallery = typer.Typer(
-    name="gallery",
-    help="Know whether to move a retrieval gallery to a new encoder, and move it.",
-    no_args_is_help=True,
+gallery = group(
+    "gallery",
+    "Know whether to move a retrieval gallery to a new encoder, and move it.",
+    sample,
+    estimate,
+    inspect,
+    plan,
+    apply,
+    status,
+    verify,
+    switch,
+    rollback,
+    backfill,
+    retire,
 )
-
-
-@gallery.callback()
-def main() -> None:
-    """Know whether to move a retrieval gallery to a new encoder, and move it."""
-
-
-for command in (sample, estimate, inspect, plan, apply, status, verify, switch, rollback, backfill, retire):
-    gallery.command()(command)
