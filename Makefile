@@ -37,9 +37,10 @@ endif
 demo: .venv/.ready
 	$(BIN)/suture demo
 
-# A process a core, each with one thread: tests are many and small. A file's tests share what they fitted.
+# A process a core, each with one thread: tests are many and small. Each takes half of them in order, as a file's tests
+# share what they fitted, and then what the other has not done.
 test: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # mypy reads an installed copy, because the checkout's folder need not be called suture. `build` goes first: a stale
 # build/lib ships modules that were deleted long ago.

@@ -97,8 +97,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def settled(ab: Path) -> None:
+    """What is loaded by now stays: collecting garbage went through all of it, a tenth of a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def fails(here: Path) -> Callable[..., str]:
+def fails(here: Path, settled: None) -> Callable[..., str]:
     """Run a command that must fail with ``code`` and leave no trace; its message."""
 
     def contents() -> dict[Path, bytes]:
