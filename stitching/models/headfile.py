@@ -21,7 +21,7 @@ from ...aligners.file import is_map_file
 from ...aligners.maps import Map
 from ..dumps.atomic import atomic_write
 from .fold import affine_map, probe_rows, require_equal
-from .layers import fold_numbers
+from .layers import fold_numbers, stored
 
 __all__ = ["Head", "load_head", "save_head"]
 
@@ -118,7 +118,7 @@ class Head:
         """
         mapping = affine_map(alignment)
         weight, bias = fold_numbers(mapping, self.weight, self.bias)
-        folded = replace(self, weight=weight.to(self.weight.dtype), bias=bias.to(self.bias.dtype))
+        folded = replace(self, weight=stored(weight, self.weight.dtype), bias=stored(bias, self.bias.dtype))
         rows = probe_rows(alignment, mapping).double()
         expected = self.scores(mapping(rows)).numpy()
         return folded, require_equal(folded.scores(rows).numpy(), expected, self.weight.dtype)

@@ -115,7 +115,7 @@ def port(values: Sequence[Any], name: str | None, what: str, option: str) -> Any
         problem = "there is none"
     if name and found:
         problem = f"'{name}' holds {element(found[0])}"
-    raise SutureError(f"{what}: expected one of floating-point numbers, {problem}; there are {listed or 'none'}.")
+    raise SutureError(f"{what}: expected one of {', '.join(FLOATS)}, {problem}; there are {listed or 'none'}.")
 
 
 def shown(shape: list[int | None] | None) -> str:

@@ -14,7 +14,7 @@ from ...aligners.errors import RefusedError
 from ...aligners.maps import Affine, Map
 from ..dumps.extras import need
 from .fold import affine_map, probe_rows
-from .layers import fold_numbers
+from .layers import fold_numbers, stored
 from .onnxfile import Session, inputs_of, is_half, port, require_agreement
 
 __all__ = ["fold_onnx"]
@@ -47,7 +47,9 @@ class Editor:
     def store(self, value: Numbers, like: Numbers, what: str) -> str:
         """A new constant in the dtype of another; its name. The old one stays for whoever else needs it."""
         name = next(n for i in range(1000) if (n := f"folded/{what}_{i}") not in self._constants)
-        tensor = self._numpy.from_array(np.ascontiguousarray(value.astype(like.dtype)), name)
+        kind = torch.from_numpy(np.empty(0, like.dtype)).dtype
+        numbers = stored(torch.from_numpy(np.ascontiguousarray(value, np.float64)), kind).numpy()
+        tensor = self._numpy.from_array(numbers, name)
         self.model.graph.initializer.append(tensor)
         self._constants[name] = tensor
         return name

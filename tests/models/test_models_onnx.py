@@ -34,7 +34,7 @@ from suture.aligners import (
     SutureError,
     UsageError,
 )
-from suture.stitching.models import model_map
+from suture.stitching.models import Head, model_map
 from suture.stitching.models.export import export
 from suture.stitching.models.graph import map_model
 from suture.stitching.models.onnxfile import read_model, require_agreement, write_model
@@ -164,7 +164,7 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
         (lambda f: (tokens_encoder(f), head(f)), {"pool": "mean", "mask": "no"}, UsageError, "there is no 'no'"),
         (lambda f: (vectors_encoder(f), head(f)), {"output": "no"}, SutureError, "there is no 'no'"),
         (lambda f: (tokens_encoder(f), head(f)), {"output": "count"}, SutureError, "holds int64"),
-        (lambda f: (head(f), tokens_encoder(f)), {}, SutureError, "inputs: expected one of floating"),
+        (lambda f: (head(f), tokens_encoder(f)), {}, SutureError, "inputs: expected one of float16, float32"),
         (lambda f: (f / "none.onnx", head(f)), {}, SutureError, "no such file"),
         (
             lambda f: (vectors_encoder(f), head(f)),
@@ -275,6 +275,14 @@ SIMILARITIES = ["cosine", "euclidean", "l1", "linf", "angular", "geodesic", "whi
 def test_heads_that_cannot_be_folded(files: Path, make: Any, mapping: Any, words: str) -> None:
     with pytest.raises(SutureError, match=words):
         fold_onnx(read_model(make(files)), mapping)
+
+
+def test_numbers_too_large_for_half_precision_are_told(files: Path) -> None:
+    large = Affine(40_000 * torch.ones(P, Q), torch.zeros(Q))
+    with pytest.raises(RefusedError, match="too large for float16"):
+        fold_onnx(read_model(head(files, half=True)), large)
+    with pytest.raises(RefusedError, match="too large for float16"):
+        Head(torch.ones(C, Q).half(), torch.zeros(C).half()).fold(large)
 
 
 def world(rows: int = 300) -> tuple[Any, Any]:
