@@ -167,6 +167,7 @@ def test_evaluate_head_counts_as_scikit_learn_does(
 def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
     words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
     done = suture(*words, "--json").json
+    assert "R@1" not in suture(*words, "--overwrite").out  # nobody asked for mates
     assert done["judged_by"] == "head_match"
     matches = [each["head_match"]["estimate"] for each in done["candidates"]]
     assert matches == sorted(matches, reverse=True)
