@@ -262,14 +262,15 @@ def show(result: dict[str, Any]) -> None:
     )
     metric = result["judged_by"]
     if len(result["candidates"]) > 1:
+        mates = all("recall@1" in c["witness"] for c in result["candidates"])  # no judge by a head asks for them
         table(
-            ("candidate", metric, "difference to the best", "finds its mate (R@1)"),
+            ("candidate", metric, "difference to the best", *(["finds its mate (R@1)"] if mates else [])),
             [
                 (
                     called(c["method"], c["params"]),
                     interval(c[metric]),
                     interval(c["difference"]),
-                    plain(c["witness"].get("recall@1", float("nan"))),
+                    *([plain(c["witness"]["recall@1"])] if mates else []),
                 )
                 for c in result["candidates"][:6]
             ],

@@ -107,30 +107,20 @@ def fold(
 ) -> None:
     """Fold an affine map into the first layer of HEAD: the new head takes the new encoder's rows, at no cost."""
     from ..aligners import load
-    from ..stitching.models import load_head, save_head
-    from ..stitching.models.fold import affine_map
+    from ..stitching.models.foldfile import fold_file
     from .output import print_json, say
 
     require_suffix(head, ".safetensors", ".onnx")
     require_suffix(out, head.suffix)
     check_output(out, map_file, head, overwrite=overwrite)
-    alignment = load(map_file)
-    if head.suffix == ".onnx":
-        from ..stitching.models.onnxfile import read_model, write_model
-        from ..stitching.models.onnxfold import fold_onnx
-
-        folded = fold_onnx(read_model(head), alignment, input_=head_input, what=str(head))
-        write_model(folded, out, overwrite=overwrite)
-    else:
-        save_head(load_head(head).fold(alignment), out, overwrite=overwrite)
-    mapping, target = affine_map(alignment), alignment.spaces.get("target")
-    dims = {"head_dim": mapping.target_dim, "folded_dim": mapping.source_dim}
-    scaled = target is not None and target.unit
+    done = fold_file(load(map_file), head, out, input_=head_input, overwrite=overwrite)
     if json:
-        print_json({**dims, "target_had_unit_rows": scaled, "path": str(out)})
+        print_json(done)
         return
-    say(f"The head took {dims['head_dim']} dims, the folded one takes {dims['folded_dim']}; equal on a probe to 1e-5.")
-    if scaled:
+    equal = "1e-5" if done["difference"] <= 1e-5 else f"{done['difference']:.0e} (half precision)"
+    widths = f"The head took {done['head_dim']} dims, the folded one takes {done['folded_dim']}"
+    say(f"{widths}; equal on a probe to {equal}.")
+    if done["target_had_unit_rows"]:
         say("It was trained on unit rows; mapped rows are not scaled in it. `suture evaluate-head` shows both.")
     say(f"-> {out}", style="bold")
 

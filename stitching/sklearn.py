@@ -145,7 +145,8 @@ class AlignmentTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
     def inverse_transform(self, X: Any) -> Rows:
         """Rows ``(n, q)`` back in the source space ``(n, p)``. Raises `RefusedError` where the map has no way back."""
         check_is_fitted(self, "alignment_")
-        return model_map(self.alignment_, side="target", into="source")(check_array(X, dtype=DTYPES))
+        back = model_map(self.alignment_, side="target", into="source", normalize=self.normalize)
+        return back(check_array(X, dtype=DTYPES))
 
     def score(self, X: Any, y: Any = None, *, target: Any = None) -> float:
         """Mean overlap@10 with the target rows: the share of each one's ten nearest that the mapped rows find.

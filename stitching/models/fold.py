@@ -144,14 +144,15 @@ def entry(head: nn.Module, layer: str | None) -> nn.Module:
     return head
 
 
-def require_equal(came: Any, expected: Any, dtype: torch.dtype) -> None:
-    """Raises `RefusedError` where the folded head does not give what map and head give."""
+def require_equal(came: Any, expected: Any, dtype: torch.dtype) -> float:
+    """The largest difference, relative to the largest output (at least 1). Raises `RefusedError` if too large."""
     allowed = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
     if came.shape != expected.shape:
         raise RefusedError(f"the folded head gives shape {came.shape}, map and head give {expected.shape}.")
-    worst = float(np.abs(came - expected).max(initial=0))
-    if not worst <= allowed * max(1.0, float(np.abs(expected).max(initial=0))):
+    worst = float(np.abs(came - expected).max(initial=0)) / max(1.0, float(np.abs(expected).max(initial=0)))
+    if not worst <= allowed:
         raise RefusedError(
             f"the folded head differs from map and head by {worst:.2e} on the probe. Does the layer take the head's "
             "input as it is, with nothing before it but what `fold` lists? Else stitch the map in whole."
         )
+    return worst

@@ -21,7 +21,7 @@ from ...aligners.file import is_map_file
 from ...aligners.maps import Map
 from ..dumps.atomic import atomic_write
 from .fold import affine_map, probe_rows, require_equal
-from .layers import fold_numbers
+from .layers import fold_numbers, stored
 
 __all__ = ["Head", "load_head", "save_head"]
 
@@ -109,12 +109,19 @@ class Head:
 
         Raises `RefusedError` for a map that is not affine, or does not end in this head's space.
         """
+        return self.proven_fold(alignment)[0]
+
+    def proven_fold(self, alignment: Alignment | Map) -> tuple[Head, float]:
+        """`fold`, and how far it is from map and head on the probe, relative to the largest score (at least 1).
+
+        Raises `RefusedError` for a map that is not affine, or does not end in this head's space.
+        """
         mapping = affine_map(alignment)
         weight, bias = fold_numbers(mapping, self.weight, self.bias)
-        folded = replace(self, weight=weight.to(self.weight.dtype), bias=bias.to(self.bias.dtype))
+        folded = replace(self, weight=stored(weight, self.weight.dtype), bias=stored(bias, self.bias.dtype))
         rows = probe_rows(alignment, mapping).double()
-        require_equal(folded.scores(rows).numpy(), self.scores(mapping(rows)).numpy(), self.weight.dtype)
-        return folded
+        expected = self.scores(mapping(rows)).numpy()
+        return folded, require_equal(folded.scores(rows).numpy(), expected, self.weight.dtype)
 
 
 def save_head(head: Head, path: str | Path, *, overwrite: bool = False) -> None:
@@ -130,9 +137,10 @@ def save_head(head: Head, path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def load_head(path: str | Path) -> Head:
-    """The head in a .safetensors file: the one matrix called ``weight`` (or ``NAME.weight``) and its ``bias``.
+    """The head in a .safetensors file: the one tensor called ``weight`` (or ``NAME.weight``), and its ``bias``.
 
-    The metadata key ``classes`` may hold their names as a JSON list. Raises `SutureError` for any other file.
+    A second one, that of a norm before it, would make another head. The metadata key ``classes`` may hold their names
+    as a JSON list. Raises `SutureError` for any other file.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,10 +153,13 @@ def load_head(path: str | Path) -> Head:
             tensors = {name: f.get_tensor(name).clone() for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise SutureError(f"{path}: expected a head file (.safetensors), but it cannot be read: {error}.") from error
-    found = [n for n, t in tensors.items() if n.rpartition(".")[2] == "weight" and t.ndim == 2]
+    found = [n for n in tensors if n.rpartition(".")[2] == "weight"]
     shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items()) or "nothing"
-    if len(found) != 1 or not tensors[found[0]].is_floating_point():
-        raise SutureError(f"{path}: expected one floating-point matrix called weight (classes, q), found {shapes}.")
+    if len(found) != 1 or tensors[found[0]].ndim != 2 or not tensors[found[0]].is_floating_point():
+        raise SutureError(
+            f"{path}: expected one linear layer, a floating-point matrix called weight (classes, q), found {shapes}. "
+            "Heads of several layers: suture.stitching.models.fold, or .onnx files."
+        )
     name = found[0].rpartition(".")[0]
     weight = tensors.pop(found[0])
     bias = tensors.pop(f"{name}.bias" if name else "bias", None)

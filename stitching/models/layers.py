@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...aligners.errors import RefusedError
 from ...aligners.maps import Affine
 
-__all__ = ["CONVOLUTIONS", "FOLDABLE", "NormedLinear", "fold_layer", "fold_numbers", "input_dim"]
+__all__ = ["CONVOLUTIONS", "FOLDABLE", "NormedLinear", "fold_layer", "fold_numbers", "input_dim", "stored"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FOLDABLE = (nn.Linear, *CONVOLUTIONS)
@@ -39,6 +39,17 @@ def fold_numbers(mapping: Affine, weight: Tensor, bias: Tensor | None) -> tuple[
     folded = torch.tensordot(mapping.weight.double().to(weight.device), w, dims=([1], [1])).movedim(0, 1)
     shift = torch.tensordot(w, b, dims=([1], [0])).reshape(len(w), -1).sum(1)
     return folded.contiguous(), shift if bias is None else shift + bias.double()
+
+
+def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Folded numbers in the dtype of the head. Raises `RefusedError` where one is too large for it."""
+    out = value.to(dtype)
+    if not torch.isfinite(out).all():
+        raise RefusedError(
+            f"fold: a number of the folded head is too large for {str(dtype).removeprefix('torch.')}; fold a copy of "
+            "the head in float32."
+        )
+    return out
 
 
 def fold_layer(head: nn.Module, mapping: Affine) -> nn.Module:
@@ -106,7 +117,7 @@ def linear(weight: Tensor, bias: Tensor | None, like: nn.Linear) -> nn.Linear:
 
 def parameter(value: Tensor, like: Tensor) -> nn.Parameter:
     """A parameter in the dtype, on the device of another, trained if that is."""
-    return nn.Parameter(value.detach().to(like), requires_grad=like.requires_grad)
+    return nn.Parameter(stored(value.detach(), like.dtype).to(like), requires_grad=like.requires_grad)
 
 
 def convolution(head: nn.Module, mapping: Affine) -> nn.Module:

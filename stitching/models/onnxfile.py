@@ -48,7 +48,7 @@ def read_model(path: str | Path) -> Any:
         model = onnx.load(str(path))
         onnx.checker.check_model(str(path))  # by path: a model above 2 GB can be checked only so
     except Exception as error:  # the parser raises what protobuf raises, which has no common base
-        raise SutureError(f"{path}: expected an ONNX model, it cannot be read ({first_line(error)}).") from error
+        raise SutureError(f"{path}: expected an ONNX model, it cannot be read ({in_short(error)}).") from error
     if not model.graph.output:
         raise SutureError(f"{path}: this ONNX model has no output.")
     return model
@@ -59,16 +59,14 @@ def write_model(model: Any, path: str | Path, *, overwrite: bool = False) -> Non
     try:
         data = model.SerializeToString()
     except Exception as error:  # protobuf has an error of its own for this
-        raise RefusedError(
-            f"{path}: this model does not fit the 2 GB of one ONNX file ({first_line(error)})."
-        ) from error
+        raise RefusedError(f"{path}: this model does not fit the 2 GB of one ONNX file ({in_short(error)}).") from error
     with atomic_write(path, overwrite) as file:
         file.write(data)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a message, and no more of it than fits."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def in_short(error: Exception) -> str:
+    """A message as one line, and no more of it than fits."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def element(value: Any) -> str:
@@ -117,7 +115,7 @@ def port(values: Sequence[Any], name: str | None, what: str, option: str) -> Any
         problem = "there is none"
     if name and found:
         problem = f"'{name}' holds {element(found[0])}"
-    raise SutureError(f"{what}: expected one of floating-point numbers, {problem}; there are {listed or 'none'}.")
+    raise SutureError(f"{what}: expected one of {', '.join(FLOATS)}, {problem}; there are {listed or 'none'}.")
 
 
 def shown(shape: list[int | None] | None) -> str:
@@ -139,7 +137,7 @@ class Session:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has a class of error for each status, and no base
-            raise SutureError(f"{what}: onnxruntime cannot load this model ({first_line(error)}).") from error
+            raise SutureError(f"{what}: onnxruntime cannot load this model ({in_short(error)}).") from error
 
     @property
     def inputs(self) -> list[Any]:
@@ -152,7 +150,7 @@ class Session:
         try:
             return list(self._session.run(list(names) or None, {k: v for k, v in feeds.items() if k in wanted}))
         except Exception as error:  # see above
-            raise SutureError(f"{self._what}: onnxruntime cannot run this model ({first_line(error)}).") from error
+            raise SutureError(f"{self._what}: onnxruntime cannot run this model ({in_short(error)}).") from error
 
     def probe(self, rows: int = ROWS, seed: int = 0) -> dict[str, Array]:
         """Inputs that a model of images, vectors or tokens can take: the first open axis has ``rows``."""
@@ -189,21 +187,29 @@ def values_like(name: str, dtype: np.dtype[Any], shape: list[int], rng: np.rando
     return rng.integers(1, 100, shape).astype(dtype)
 
 
-def require_agreement(came: Sequence[Any], expected: Sequence[Any], precise: bool, what: str) -> float:
+def require_agreement(
+    came: Sequence[Any], expected: Sequence[Any], precise: bool, what: str, exact: float = 1e-4
+) -> float:
     """The largest difference, relative to the largest value (at least 1), of outputs that must agree.
 
-    To 1e-4, to 2e-2 where half precision is involved; labels must be the same. Raises `RefusedError` where not.
+    To ``exact``, to 2e-2 where half precision is involved; labels must be the same. Raises `RefusedError` where not,
+    and where there is nothing to compare: no rows, or NaN from the parts themselves.
     """
     worst = 0.0
-    allowed = 1e-4 if precise else 2e-2
+    allowed = exact if precise else 2e-2
     for a, b in zip(map(as_array, came), map(as_array, expected), strict=True):
         if a.shape != b.shape:
             raise RefusedError(f"{what}: expected outputs of shape {b.shape}, as the parts give, got {a.shape}.")
+        if not b.size or (b.dtype.kind == "f" and np.isnan(b).any()):
+            gave = "NaN" if b.size else "no rows"
+            raise RefusedError(f"{what}: its parts give {gave} on the probe, which proves nothing; give another.")
         if b.dtype.kind == "f":
-            scale = max(1.0, float(np.abs(b).max(initial=0)))
-            worst = max(worst, float(np.abs(a.astype(np.float64) - b).max(initial=0)) / scale)
-            if not worst <= allowed:
-                raise RefusedError(f"{what}: differs from its parts by {worst:.1e} (allowed {allowed:.0e}) on a probe.")
+            scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+            other = a != b  # infinities may be the same
+            gap = float(np.abs(a[other].astype(np.float64) - b[other]).max(initial=0)) / scale
+            if not gap <= allowed:
+                raise RefusedError(f"{what}: differs from its parts by {gap:.1e} (allowed {allowed:.0e}) on a probe.")
+            worst = max(worst, gap)
         elif precise and not np.array_equal(a, b):
             raise RefusedError(f"{what}: gives other labels than its parts on a probe.")
     return worst

@@ -14,7 +14,7 @@ from ...aligners.errors import RefusedError
 from ...aligners.maps import Affine, Map
 from ..dumps.extras import need
 from .fold import affine_map, probe_rows
-from .layers import fold_numbers
+from .layers import fold_numbers, stored
 from .onnxfile import Session, inputs_of, is_half, port, require_agreement
 
 __all__ = ["fold_onnx"]
@@ -47,7 +47,9 @@ class Editor:
     def store(self, value: Numbers, like: Numbers, what: str) -> str:
         """A new constant in the dtype of another; its name. The old one stays for whoever else needs it."""
         name = next(n for i in range(1000) if (n := f"folded/{what}_{i}") not in self._constants)
-        tensor = self._numpy.from_array(np.ascontiguousarray(value.astype(like.dtype)), name)
+        kind = torch.from_numpy(np.empty(0, like.dtype)).dtype
+        numbers = stored(torch.from_numpy(np.ascontiguousarray(value, np.float64)), kind).numpy()
+        tensor = self._numpy.from_array(numbers, name)
         self.model.graph.initializer.append(tensor)
         self._constants[name] = tensor
         return name
@@ -69,9 +71,12 @@ class Editor:
         self.model.graph.node.insert(at + 1, made)
 
 
-def fold_onnx(model: Any, alignment: Alignment | Map, *, input_: str | None = None, what: str = "the head") -> Any:
-    """A copy of an ONNX head that takes vectors of the source space, run through onnxruntime against map and head.
+def fold_onnx(
+    model: Any, alignment: Alignment | Map, *, input_: str | None = None, what: str = "the head"
+) -> tuple[Any, float]:
+    """A copy of an ONNX head that takes vectors of the source space, and how far it is from map and head.
 
+    They are run through onnxruntime; outputs must be equal to 1e-5 of the largest, to 2e-2 in half precision.
     What takes the head's input may be Gemm, MatMul (and Add), Conv without padding, or the linear classifier and
     regressor of scikit-learn models. Raises `RefusedError` for other operators and other widths.
     """
@@ -88,8 +93,7 @@ def fold_onnx(model: Any, alignment: Alignment | Map, *, input_: str | None = No
         shape.dim[axis].dim_value = mapping.source_dim
     del made.graph.value_info[:]  # shapes of what stands between may have changed
     drop_unused(made)
-    verify(model, made, alignment, mapping, taken.name, axis, what)
-    return made
+    return made, verify(model, made, alignment, mapping, taken.name, axis, what)
 
 
 def fold_consumers(editor: Editor, name: str, what: str) -> int:
@@ -150,7 +154,7 @@ def matmul(editor: Editor, node: Any) -> int:
         raise RefusedError(f"the head: expected a matrix in MatMul, got shape {b.shape}.")
     after = editor.consumers(node.output[0])
     add = after[0] if len(after) == 1 and after[0].op_type == "Add" else None
-    other = None if add is None else next(n for n in add.input if n != node.output[0])
+    other = None if add is None else next((n for n in add.input if n != node.output[0]), None)
     bias = editor.constant(other, add) if other is not None and editor.known(other) else None
     if bias is not None and bias.size not in (1, b.shape[1]):
         bias = None
@@ -232,7 +236,9 @@ def drop_unused(model: Any) -> None:
     model.graph.node.extend(nodes)
 
 
-def verify(model: Any, made: Any, alignment: Alignment | Map, mapping: Affine, name: str, axis: int, what: str) -> None:
+def verify(
+    model: Any, made: Any, alignment: Alignment | Map, mapping: Affine, name: str, axis: int, what: str
+) -> float:
     """Run both: the new head on rows, the old one on mapped rows."""
     old, new = Session(model, what), Session(made, "the folded head")
     rows = probe_rows(alignment, mapping).double()
@@ -245,4 +251,4 @@ def verify(model: Any, made: Any, alignment: Alignment | Map, mapping: Affine, n
     y = np.moveaxis(mapping(np.ascontiguousarray(np.moveaxis(x, axis, -1))), -1, axis)
     feeds[name], mapped[name] = x.astype(feeds[name].dtype), y.astype(mapped[name].dtype)
     mapped |= {k: v for k, v in feeds.items() if k != name}
-    require_agreement(new.run(feeds), old.run(mapped), not is_half(model), "the folded head")
+    return require_agreement(new.run(feeds), old.run(mapped), not is_half(model), "the folded head", exact=1e-5)

@@ -19,7 +19,7 @@ from .onnxfile import (
     Session,
     dims,
     element,
-    first_line,
+    in_short,
     inputs_of,
     is_half,
     port,
@@ -68,10 +68,22 @@ def stitch_onnx(
     taken = port(inputs_of(last), input_, f"{decoder}: inputs", "--decoder-input")
     ends = (given.name, dims(given)), (taken.name, dims(taken))
     require_shapes(str(encoder), ends[0], pool, mapping, str(decoder), ends[1])
+    fix_rows(first, given, taken)
     whole = joined(first, last, given, taken, mapping, pool, mask, str(encoder), str(decoder))
     facts = verified(whole, first, last, given.name, taken.name, mapping, pool, mask, probe, str(encoder), str(decoder))
     write_model(whole, out, overwrite=overwrite)
     return {**facts, "opset": opset_of(whole), "path": str(out)}
+
+
+def fix_rows(first: Any, given: Any, taken: Any) -> None:
+    """Let an encoder of any number of rows take as many as the decoder does, where that is a fixed number."""
+    came, wanted = given.type.tensor_type.shape.dim, dims(taken)
+    if not wanted or len(wanted) < 2 or wanted[0] is None or not came or came[0].dim_value:
+        return
+    for each in inputs_of(first):
+        axes = each.type.tensor_type.shape.dim
+        if axes and not axes[0].dim_value and axes[0].dim_param == came[0].dim_param:
+            axes[0].dim_value = wanted[0]
 
 
 def joined(
@@ -178,7 +190,7 @@ def converted(model: Any, opset: int, what: str) -> Any:
     except Exception as error:  # the converter, written in C++, raises RuntimeError and others
         raise RefusedError(
             f"{what}: has opset {opset_of(model)}, the other part {opset}, and cannot be converted "
-            f"({first_line(error)}); export it anew with opset {opset}."
+            f"({in_short(error)}); export it anew with opset {opset}."
         ) from error
 
 
@@ -202,6 +214,11 @@ def verified(
     rename = {n: each.name for n in ports for each in two.inputs if n.endswith(f"decoder/{each.name}")}
     three: Session | None = None  # made once the encoder is known to give what the map takes
     worst, seen = 0.0, 0
+    if missing := [each.name for each in one.inputs if probe is not None and each.name not in probe]:
+        raise UsageError(
+            f"--probe: expected one array for each input of {encoder}, there is none for {', '.join(missing)}; it has "
+            f"{', '.join(probe or ()) or 'none'}."
+        )
     for rows in (ROWS, 1) if probe is None else (None,):
         feeds = dict(one.probe(rows) if rows is not None else probe or {})
         try:

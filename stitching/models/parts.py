@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...aligners.errors import RefusedError, SutureError
 from ...aligners.maps import Map
-from .onnxfile import first_line, shown
+from .onnxfile import in_short, shown
 
 __all__ = ["Pool", "pooled_by_hand", "read_probe", "require_shapes"]
 
@@ -38,6 +38,11 @@ def require_shapes(encoder: str, given: End, pool: Pool, mapping: Map, decoder: 
     if pool != "none" and len(came) != 3:
         raise RefusedError(f"{encoder}: --pool needs a sequence (rows, tokens, {p}), '{name}' is {shown(came)}.")
     axes = len(came) - (pool != "none")
+    if wanted is not None and axes > 1 and None not in (came[0], wanted[0]) and came[0] != wanted[0]:
+        raise RefusedError(
+            f"{encoder} gives {came[0]} rows at a time, {decoder} takes {wanted[0]}; export one of them anew with an "
+            "open first axis."
+        )
     if wanted is not None and axes != len(wanted):
         hint = " Are these token vectors, to be pooled (--pool mean)?" if axes == 3 and len(wanted) == 2 else ""
         raise RefusedError(
@@ -60,4 +65,4 @@ def read_probe(path: str | Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, AttributeError) as error:
-        raise SutureError(f"{path}: expected an .npz file with one array an input ({first_line(error)}).") from error
+        raise SutureError(f"{path}: expected an .npz file with one array an input ({in_short(error)}).") from error

@@ -16,7 +16,7 @@ from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from ...aligners.maps import Map
 from ..dumps.atomic import atomic_write
-from .onnxfile import first_line, require_agreement, values_like
+from .onnxfile import in_short, require_agreement, values_like
 from .parts import Pool, pooled_by_hand, require_shapes
 from .program import Port, Program, read_program
 from .stitch import Unit, model_map
@@ -191,7 +191,7 @@ def by_parts(
         vectors = run(first, inputs)[number].float().numpy()
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
         raise SutureError(
-            f"{what}: cannot be run ({first_line(error)}). On generated inputs, give real ones with --probe FILE.npz."
+            f"{what}: cannot be run ({in_short(error)}). On generated inputs, give real ones with --probe FILE.npz."
         ) from error
     if pool != "none":
         vectors = pooled_by_hand(vectors, pool, inputs[mask].numpy() if pool == "mean" else None)
@@ -214,7 +214,7 @@ def exported(whole: Whole, first: Program, inputs: Mapping[str, Tensor], encoder
         program = torch.export.export(whole, tuple(inputs.values()), dynamic_shapes={"given": shapes})
     except Exception as error:  # torch raises errors of its own for each way in which a graph may not be traced
         raise RefusedError(
-            f"{encoder} and {decoder} cannot be joined ({first_line(error)}); does one of them take a fixed number of "
+            f"{encoder} and {decoder} cannot be joined ({in_short(error)}); does one of them take a fixed number of "
             "rows, and the other any? Export both with an open first axis (dynamic_shapes)."
         ) from error
     buffer = io.BytesIO()

@@ -66,10 +66,18 @@ def test_fold_a_head_file(suture: Run, world: Path, ab: Path, head: Path, here: 
     done = suture("fold", ab, head, "-o", "new.safetensors", "--json").json
     old, new = load_file(head), load_file(here / "new.safetensors")
     assert set(new) == set(old) == {"weight", "bias"}
+    assert 0 < done["difference"] < 1e-5
     assert (done["head_dim"], done["folded_dim"], done["target_had_unit_rows"]) == (32, 24, True)
     rows = np.load(world / "gallery.a.npy")
     expected = load(ab).translate()(rows) @ old["weight"].T + old["bias"]
     np.testing.assert_allclose(rows @ new["weight"].T + new["bias"], expected, atol=1e-5)
+
+
+def test_half_precision_is_not_called_exact(suture: Run, ab: Path, head: Path, here: Path) -> None:
+    save_file({name: values.astype(np.float16) for name, values in load_file(head).items()}, here / "half.safetensors")
+    told = suture("fold", ab, "half.safetensors", "-o", "new.safetensors").out
+    assert "(half precision)" in told
+    assert "1e-5" not in told
 
 
 def program(path: Path, module: torch.nn.Module, width: int) -> Path:
@@ -159,6 +167,7 @@ def test_evaluate_head_counts_as_scikit_learn_does(
 def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
     words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
     done = suture(*words, "--json").json
+    assert "R@1" not in suture(*words, "--overwrite").out  # nobody asked for mates
     assert done["judged_by"] == "head_match"
     matches = [each["head_match"]["estimate"] for each in done["candidates"]]
     assert matches == sorted(matches, reverse=True)
@@ -234,7 +243,7 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (1, ("fold", "AB", "AB", "-o", "x.safetensors"), "this is a suture map"),
         (1, ("fold", "AB", "nothing.safetensors", "-o", "x.safetensors"), "no such file"),
         (1, ("fold", "AB", "broken.safetensors", "-o", "x.safetensors"), "cannot be read"),
-        (1, ("fold", "AB", "odd.safetensors", "-o", "x.safetensors"), "one floating-point matrix"),
+        (1, ("fold", "AB", "odd.safetensors", "-o", "x.safetensors"), "one linear layer"),
         (2, ("fold", "AB", "HEAD", "-o", "x.onnx"), ".safetensors"),
         (3, ("fold", "AB", "HEAD", "-o", "HEAD"), "never overwritten"),
         (2, ("export", "AB", "-o", "x.txt"), ".onnx, .pt2, .npz"),

@@ -72,7 +72,7 @@ def tokens_encoder(folder: Path) -> Path:
     )
 
 
-def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half: bool = False) -> Path:
+def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half: bool = False, rows: Any = "n") -> Path:
     """``vectors (n, q)`` to ``scores (n, C)``, the first layer being of that ``kind``."""
     w, b = numbers(3, C, q), numbers(4, C)
     if half:
@@ -87,6 +87,7 @@ def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half:
             node("MatMul", ["same", "wt"], "inner"),
             node("Add", ["inner", "b"], "scores"),
         ],
+        "doubled": [node("MatMul", ["vectors", "wt"], "inner"), node("Add", ["inner", "inner"], "scores")],
         "two": [
             node("Gemm", ["vectors", "w", "b"], "one", transB=1),
             node("MatMul", ["vectors", "wt"], "other"),
@@ -97,7 +98,7 @@ def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half:
     used = {name for each in nodes for name in each.input}
     constants = {k: v for k, v in {"w": w, "wt": np.ascontiguousarray(w.T), "b": b}.items() if k in used}
     element = HALF if half else FLOAT
-    ports = [port("vectors", element, "n", q)], [port("scores", element, "n", C)]
+    ports = [port("vectors", element, rows, q)], [port("scores", element, rows, C)]
     return build(folder / "head.onnx", nodes, *ports, constants, opset)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -258,6 +259,13 @@ def test_head_files_keep_all_that_they_held(tmp_path: Path) -> None:
     torch.testing.assert_close(folded.scores(x), head.scores(a_map()(x)), rtol=1e-5, atol=1e-5)
     with pytest.raises(RefusedError, match="exists"):
         save_head(head, tmp_path / "head.safetensors")
+
+
+def test_a_norm_before_the_layer_is_not_passed_over(tmp_path: Path) -> None:
+    head = nn.Sequential(nn.LayerNorm(Q), nn.Linear(Q, C))
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    with pytest.raises(SutureError, match=r"expected one linear layer.* found .*0\.weight \(5,\)"):
+        load_head(tmp_path / "head.safetensors")
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -34,10 +34,10 @@ from suture.aligners import (
     SutureError,
     UsageError,
 )
-from suture.stitching.models import model_map
+from suture.stitching.models import Head, model_map
 from suture.stitching.models.export import export
 from suture.stitching.models.graph import map_model
-from suture.stitching.models.onnxfile import read_model, write_model
+from suture.stitching.models.onnxfile import read_model, require_agreement, write_model
 from suture.stitching.models.onnxfold import fold_onnx
 from suture.stitching.models.onnxstitch import stitch_onnx
 
@@ -68,6 +68,23 @@ def test_three_parts_become_one(files: Path, rows: Any, width: Any) -> None:
     assert done["difference"] < 1e-5
     if rows != 3:
         assert run(files / "out.onnx", x=numbers(9, 11, 5))[0].shape == (11, C)
+
+
+def test_a_decoder_of_fixed_rows_fixes_those_of_the_encoder(files: Path) -> None:
+    encoder, decoder = vectors_encoder(files), head(files, rows=2)
+    done = stitch_onnx(encoder, a_map(), decoder, files / "out.onnx")
+    assert [done[side][0]["shape"] for side in ("inputs", "outputs")] == [[2, 5], [2, C]]
+    x = numbers(9, 2, 5)
+    assert_close(run(files / "out.onnx", x=x)[0], run(decoder, vectors=a_map()(run(encoder, x=x)[0]))[0])
+
+
+def test_agreement_is_of_every_number() -> None:
+    good, inf = np.array([1.0, 200.0], np.float32), np.inf
+    assert require_agreement([good + 1e-3], [good], True, "it") == pytest.approx(1e-3 / 200, rel=0.1)
+    assert require_agreement([np.array([1.0, -inf])], [np.array([1.0, -inf])], True, "it") == 0
+    for came in ([1.0, np.nan], [1.0, inf], [1.1, 200.0]):
+        with pytest.raises(RefusedError, match="differs"):
+            require_agreement([np.array([0.0]), np.array(came, np.float32)], [np.array([0.0]), good], True, "it")
 
 
 @pytest.mark.parametrize(("first", "second"), [(11, 17), (17, 13), (18, 14), (9, 9)])
@@ -147,9 +164,28 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
         (lambda f: (tokens_encoder(f), head(f)), {"pool": "mean", "mask": "no"}, UsageError, "there is no 'no'"),
         (lambda f: (vectors_encoder(f), head(f)), {"output": "no"}, SutureError, "there is no 'no'"),
         (lambda f: (tokens_encoder(f), head(f)), {"output": "count"}, SutureError, "holds int64"),
-        (lambda f: (head(f), tokens_encoder(f)), {}, SutureError, "inputs: expected one of floating"),
+        (lambda f: (head(f), tokens_encoder(f)), {}, SutureError, "inputs: expected one of float16, float32"),
         (lambda f: (f / "none.onnx", head(f)), {}, SutureError, "no such file"),
-        (lambda f: (vectors_encoder(f), head(f)), {"probe": {"x": numbers(1, 2, 3)}}, SutureError, "cannot run"),
+        (
+            lambda f: (vectors_encoder(f), head(f)),
+            {"probe": {"x": numbers(1, 2, 3)}},
+            SutureError,
+            "Got: 3 Expected: 5",
+        ),
+        (
+            lambda f: (vectors_encoder(f), head(f)),
+            {"probe": {"y": numbers(1, 2, 5)}},
+            UsageError,
+            "none for x; it has y",
+        ),
+        (lambda f: (vectors_encoder(f), head(f)), {"probe": {"x": numbers(1, 0, 5)}}, RefusedError, "no rows"),
+        (
+            lambda f: (vectors_encoder(f), head(f)),
+            {"probe": {"x": numbers(1, 2, 5) * np.nan}},
+            RefusedError,
+            "give NaN",
+        ),
+        (lambda f: (vectors_encoder(f, rows=3), head(f, rows=1)), {}, RefusedError, "gives 3 rows at a time"),
     ],
 )
 def test_parts_that_do_not_fit_leave_nothing(
@@ -177,10 +213,10 @@ def test_an_existing_model_is_not_replaced(files: Path) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("kind", ["Gemm", "Gemm alpha", "Gemm no bias", "MatMul", "MatMul Add", "two"])
+@pytest.mark.parametrize("kind", ["Gemm", "Gemm alpha", "Gemm no bias", "MatMul", "MatMul Add", "doubled", "two"])
 def test_a_map_is_folded_into_a_head(files: Path, kind: str, half: bool) -> None:
     path = head(files, kind, half=half)
-    write_model(fold_onnx(read_model(path), a_map()), files / "out.onnx")
+    write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx")
     x = numbers(9, 8, P).astype(np.float16 if half else np.float32)
     mapped = a_map()(x.astype(np.float32)).astype(x.dtype)
     assert_close(run(files / "out.onnx", vectors=x)[0], run(path, vectors=mapped)[0], 5e-2 if half else 1e-4)
@@ -188,7 +224,7 @@ def test_a_map_is_folded_into_a_head(files: Path, kind: str, half: bool) -> None
     wider = 2 if kind == "two" else 1
     assert after - before == wider * (P - Q) * C + (0 if kind in ("Gemm", "Gemm alpha", "MatMul Add") else C)
     # and once more: what was folded is a head like any other
-    write_model(fold_onnx(read_model(files / "out.onnx"), a_map(5, P, 1)), files / "twice.onnx")
+    write_model(fold_onnx(read_model(files / "out.onnx"), a_map(5, P, 1))[0], files / "twice.onnx")
     again = numbers(9, 8, 5).astype(x.dtype)
     mapped = a_map(5, P, 1)(again.astype(np.float32)).astype(x.dtype)
     assert_close(
@@ -199,12 +235,12 @@ def test_a_map_is_folded_into_a_head(files: Path, kind: str, half: bool) -> None
 def test_convolutions_and_classifiers_are_folded(files: Path) -> None:
     for size in (1, 3):
         path = conv_head(files, size)
-        write_model(fold_onnx(read_model(path), a_map()), files / "out.onnx", overwrite=True)
+        write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
         x = numbers(9, 2, P, 5, 6)
         mapped = np.moveaxis(a_map()(np.moveaxis(x, 1, -1)), -1, 1)
         assert_close(run(files / "out.onnx", features=x)[0], run(path, features=mapped)[0], 1e-4)
     path = classifier_head(files)
-    write_model(fold_onnx(read_model(path), a_map()), files / "out.onnx", overwrite=True)
+    write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
     x = numbers(9, 30, P)
     expected, came = run(path, vectors=a_map()(x)), run(files / "out.onnx", vectors=x)
     assert np.array_equal(came[0], expected[0])
@@ -239,6 +275,14 @@ SIMILARITIES = ["cosine", "euclidean", "l1", "linf", "angular", "geodesic", "whi
 def test_heads_that_cannot_be_folded(files: Path, make: Any, mapping: Any, words: str) -> None:
     with pytest.raises(SutureError, match=words):
         fold_onnx(read_model(make(files)), mapping)
+
+
+def test_numbers_too_large_for_half_precision_are_told(files: Path) -> None:
+    large = Affine(40_000 * torch.ones(P, Q), torch.zeros(Q))
+    with pytest.raises(RefusedError, match="too large for float16"):
+        fold_onnx(read_model(head(files, half=True)), large)
+    with pytest.raises(RefusedError, match="too large for float16"):
+        Head(torch.ones(C, Q).half(), torch.zeros(C).half()).fold(large)
 
 
 def world(rows: int = 300) -> tuple[Any, Any]:

@@ -110,6 +110,11 @@ def test_there_and_back(spaces: tuple[Any, Any, Any]) -> None:
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(9, 9)))[0]
     transformer = AlignmentTransformer(Procrustes()).fit(rows, rows @ rotation)
     np.testing.assert_allclose(transformer.inverse_transform(transformer.transform(rows)), rows, atol=1e-9)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for normalize, length in (("none", 3.0), ("auto", 1.0)):  # of rows three times as long as those of the fit
+        transformer = AlignmentTransformer(Procrustes(), normalize=normalize).fit(unit, unit @ rotation)
+        back = transformer.inverse_transform(transformer.transform(3 * unit))
+        np.testing.assert_allclose(back, length * unit, atol=1e-9)
     with pytest.raises(ValueError, match="no exact inverse"):
         AlignmentTransformer().fit(*spaces[:2]).inverse_transform(spaces[1])
 
