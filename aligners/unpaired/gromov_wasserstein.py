@@ -21,7 +21,8 @@ class GromovWasserstein(UnpairedAligner):
     """``min_P sum (Dx_ik - Dy_jl)^2 P_ij P_kl`` with entropy ``eps``; then ``W = polar(X' P Y)`` and the refinement.
 
     D are cosine distances divided by their mean, of up to ``nodes`` rows a side. Of ``starts`` starts the one with the
-    lowest objective is kept. With known pairs the fused form: ``(1 - alpha)`` of the cost between relative signatures.
+    lowest objective is kept; ``rounds_of_plan``: at most so many steps to each plan. With known pairs the fused form:
+    ``alpha`` of the objective above and ``1 - alpha`` of the cost between relative signatures.
     """
 
     name: ClassVar[str] = "gromov-wasserstein"
