@@ -61,9 +61,9 @@ class UnpairedAligner(Aligner):
     fewest_seeds: ClassVar[int] = 0
 
     limit: int = 10_000
-    rounds: int = 15
-    batch: int = 2000
-    neighbours: int = 20
+    rounds: int = 20
+    batch: int = 4000
+    neighbours: int = 8
     seed_weight: float = 5.0
     blend: float = 0.5
 
