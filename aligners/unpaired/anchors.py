@@ -14,7 +14,7 @@ from ..polar import polar
 from .base import UnpairedAligner
 from .clouds import Clouds, sampled_rows
 from .csls import csls, mutual_pairs
-from .seeded import signatures
+from .signatures import signatures
 
 __all__ = ["AnchorBootstrap", "bootstrapped"]
 

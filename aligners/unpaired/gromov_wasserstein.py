@@ -12,6 +12,7 @@ from ..polar import polar
 from ..transport.gromov import gromov, relative_distances
 from .base import UnpairedAligner
 from .clouds import Clouds, sampled_rows
+from .signatures import signatures
 
 __all__ = ["GromovWasserstein"]
 
@@ -44,8 +45,6 @@ class GromovWasserstein(UnpairedAligner):
 
     def start(self, clouds: Clouds, seed: int) -> Tensor:
         """Procrustes on the plan."""
-        from .seeded import signatures
-
         s = clouds.seeds
         chosen = [sampled_rows(len(r), self.nodes, seed + i, s[:, i]) for i, r in enumerate((clouds.x, clouds.y))]
         x, y = clouds.x[chosen[0]], clouds.y[chosen[1]]
