@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from suture.aligners.polar import polar
 from suture.aligners.unpaired.clouds import Clouds
-from suture.aligners.unpaired.seeded import Seeded, signatures
+from suture.aligners.unpaired.seeded import Seeded
+from suture.aligners.unpaired.signatures import signatures
 
 import results
 from seeds import HELD, attempt, encoder, supervised, top1

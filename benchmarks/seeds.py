@@ -4,9 +4,14 @@
 `fit.npy` and `gallery.npy`. The rows are drawn into two halves of 7,000, up to 1,000 seeds and 4,000 items held out.
 "lsa" is a third space made here: TF-IDF of the texts and its 256 first singular vectors, as far from a sentence encoder
 as a text space can be; its halves have 5,000 rows.
+
+What was measured is kept in `results/seeds.json`, row by row, and not measured again: a run that was stopped goes on.
+Delete the file to measure anew, after every change of the methods.
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -72,6 +77,19 @@ def attempt(aligner: UnpairedAligner, clouds: Clouds, held: tuple[Tensor, Tensor
     return top1(weight, clouds, *held), said, perf_counter() - started
 
 
+def kept(key: str, measure: Callable[[], tuple[float, str, float]], *, quick: bool) -> tuple[float, str, float]:
+    """What ``measure`` gives, from `results/seeds.json` where it is there."""
+    store = results.FOLDER / "seeds.json"
+    known = json.loads(store.read_text(encoding="utf-8")) if store.exists() and not quick else {}
+    if key not in known:
+        known[key] = measure()
+        print(key, known[key], flush=True)
+        if not quick:
+            store.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    found, said, seconds = known[key]
+    return found, said, seconds
+
+
 def run(data: Path | None, *, quick: bool) -> None:
     """Measure the pairs of encoders, write the tables and the figure."""
     if data is None:
@@ -89,10 +107,10 @@ def run(data: Path | None, *, quick: bool) -> None:
             some = seeds[:count]
             x, y = torch.cat([a[some], a[left]]), torch.cat([b[some], b[right]])
             clouds = Clouds.of(x, y, torch.arange(count)[:, None].expand(-1, 2))
-            found, said, seconds = attempt(Seeded(), clouds, held)
+            key = f"{old} -> {new}, {count} seeds"
+            found, said, seconds = kept(key, partial(attempt, Seeded(), clouds, held), quick=quick)
             points.append((count, found, supervised(a[some], b[some], held)))
             rows.append([f"{count:,}", f"{found:.3f}", f"{points[-1][2]:.3f}", said, f"{seconds:.0f} s"])
-            print(old, new, rows[-1], flush=True)
         every = torch.cat([seeds, left, right])
         best = supervised(a[every], b[every], held)
         rows.append([f"{len(every):,} pairs", "-", f"{best:.3f}", "-", "-"])
@@ -105,9 +123,9 @@ def run(data: Path | None, *, quick: bool) -> None:
             rows = []
             for name, kind in ALIGNERS.items():
                 if issubclass(kind, UnpairedAligner) and not kind.fewest_seeds:
-                    found, said, seconds = attempt(kind(), clouds, held)
+                    key = f"{old} -> {new}, {name}"
+                    found, said, seconds = kept(key, partial(attempt, kind(), clouds, held), quick=quick)
                     rows.append([f"`{name}`", f"{found:.4f}", said, f"{seconds:.0f} s"])
-                    print(rows[-1], flush=True)
             unpaired = results.markdown(("method", "top-1", "evidence", "time"), rows)
             tables.append(f"## The same halves without any pair (chance: {1 / len(held[0]):.4f})\n\n{unpaired}")
             curves[f"{old} -> {new}"].insert(0, (0, max(float(r[1]) for r in rows), 0.0))

@@ -210,7 +210,9 @@ def evidence(alignment: Alignment) -> str:
     if facts.get("seeds_found") is not None:
         return f"{facts['seeds_found']:.0%} of the known pairs found each other while they were hidden (chance: 5%)."
     if facts.get("agreement") is not None:
-        return f"maps fitted on separate halves agree on {facts['agreement']:.0%} of nearest targets (chance: none)."
+        return (
+            f"maps found again on separate halves agree on {facts['agreement']:.0%} of nearest targets (chance: none)."
+        )
     if facts.get("mutual_neighbours") is not None:
         return f"{facts['mutual_neighbours']:.0%} of rows are mutual nearest neighbours."
     return "the map was fitted before."

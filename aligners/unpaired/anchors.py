@@ -14,7 +14,7 @@ from ..polar import polar
 from .base import UnpairedAligner
 from .clouds import Clouds, sampled_rows
 from .csls import csls, mutual_pairs
-from .seeded import signatures
+from .signatures import signatures
 
 __all__ = ["AnchorBootstrap", "bootstrapped"]
 
@@ -25,8 +25,9 @@ class AnchorBootstrap(UnpairedAligner):
 
     In rounds, from the known pairs on: signatures of all rows relative to the anchors so far; mutual neighbours of
     signatures by CSLS; the ``step`` of them with the largest margin over the second best join the known pairs as the
-    anchors of the next round, up to ``anchors``. Discrete alternation in place of the authors' gradient on free anchors
-    (Cannistraci et al. 2023). It needs rows that are the same items on both sides, at least many of them.
+    anchors of the next round, up to ``anchors``, all of a sample of ``pool`` rows a side. Discrete alternation in place
+    of the authors' gradient on free anchors (Cannistraci et al. 2023). It needs rows that are the same items on both
+    sides, at least many of them.
     """
 
     name: ClassVar[str] = "anchor-bootstrap"

@@ -19,15 +19,21 @@ from ..maps import Affine
 from ..pairs import as_keys, mix
 from ..survey import Survey, all_unit, space_of
 from .clouds import Clouds, checked_seeds, finite_rows, sampled_rows
+from .csls import csls, mutual_pairs
 from .refine import EXACT, agreement, holds_out, mutual_share, rank_share, refine, sharpen
+from .signatures import by_signatures
 
 __all__ = ["NoEvidenceError", "UnpairedAligner"]
 
-# Measured: right maps of real spaces agree on .2 to .9 of rows; of unrelated ones, real or planted, on .00 to .06.
+# Measured, maps found again on halves from 60 pairs: right maps of 7,000 glosses a side .60 of rows (vecmap), of 4,000
+# .40; a wrong one of 4,000 .02; glosses against LSA .02, a Gaussian of the same spectrum .01, shuffled columns .00;
+# planted clouds, 5 pairs, .00 to .02. All but the first and the last with 10 rounds in place of 20.
 AGREED = 0.15
-# Half of the rows may lead to the right place but not all the way: maps of halves that agree at all are refined so many
-# times more (mini-vec2vec on 7,000 glosses: .09, .19, .36 of rows; wrong maps stay where they are).
-MORE = 3
+# So many pairs a side are named to find a map again: one for six dims, so that the pairs by themselves cannot carry a
+# wrong map over (60 of 24 dims do: halves of unrelated clouds then agree on .2 to .4 of rows), at most 60, at least 5.
+DIMS_A_PAIR = 6
+FEWEST_NAMED, MOST_NAMED = 5, 60
+NAMING = 2000  # rows a side among which they are named
 # Hidden seeds count as found among the nearest 5%. That half of them are by chance has p = .001 for 5 seeds, 1e-8 for
 # 20. Measured: all of 20 and of 10 right seeds of real spaces, 0 or 1 of wrong ones.
 NEAR = 0.05
@@ -48,12 +54,12 @@ class UnpairedAligner(Aligner):
     it. Memory is a few ``batch`` by ``limit`` matrices of float32. ``rounds``, ``batch``, ``neighbours``,
     ``seed_weight`` and ``blend`` are those of the refinement.
 
-    The map is kept only if there is evidence for it. With five known pairs or more: each third of them is hidden in
-    its turn, and maps fitted on the others must bring half of all hidden ones near their mates. (That maps fitted with
-    the same seeds agree would prove nothing: wrong seeds lead all of them to the same wrong place.) With fewer: two
-    maps, fitted on halves that share no row and know no pair, must agree on the nearest targets of the rows. Where the
-    rows of both sides are the same items, nearest neighbours that are mutual for nine rows in ten, and stay so by maps
-    fitted without them, are evidence too.
+    The map is kept only if there is evidence for it. With five known pairs or more: each third of them is hidden in its
+    turn, and maps fitted on the others must bring half of all hidden ones near their mates. (That maps fitted with the
+    same seeds agree would prove nothing: wrong seeds lead all of them to the same wrong place.) With fewer: the map is
+    found again on two halves that share no row, each time from a few pairs that it names there (`found_again`), and
+    both must agree on the nearest targets of 15% of rows. Where the rows of both sides are the same items, nearest
+    neighbours that are mutual for nine rows in ten, and stay so by maps fitted without them, are evidence too.
     """
 
     needs: ClassVar[Needs] = "no pairs"
@@ -61,9 +67,9 @@ class UnpairedAligner(Aligner):
     fewest_seeds: ClassVar[int] = 0
 
     limit: int = 10_000
-    rounds: int = 15
-    batch: int = 2000
-    neighbours: int = 20
+    rounds: int = 20
+    batch: int = 4000
+    neighbours: int = 8
     seed_weight: float = 5.0
     blend: float = 0.5
 
@@ -86,7 +92,11 @@ class UnpairedAligner(Aligner):
         first = sharpen(first, clouds)
         if mutual_share(first, clouds) >= EXACT:
             return first
-        weight = refine(
+        return sharpen(self.pulled(first, clouds, seed), clouds)
+
+    def pulled(self, first: Tensor, clouds: Clouds, seed: int) -> Tensor:
+        """`refine` with the parameters of this method."""
+        return refine(
             first,
             clouds,
             rounds=self.rounds,
@@ -96,7 +106,6 @@ class UnpairedAligner(Aligner):
             blend=self.blend,
             seed=seed,
         )
-        return sharpen(weight, clouds)
 
     def align(self, survey: Survey) -> Alignment:
         """Raises `UsageError`: pairs are what these methods do without."""
@@ -158,26 +167,23 @@ class UnpairedAligner(Aligner):
         if len(clouds.seeds) >= FEWEST_HIDDEN:
             return weight, facts | {"seeds_found": self.found_seeds(clouds, seed)}
         halves = [clouds.half(part, seed) for part in (0, 1)]
-        fits = [self.solve(half, seed + 1 + part) for part, half in enumerate(halves)]
-        agreed, before = agreement(fits[0], fits[1], clouds, seed), 0.0
-        for turn in range(MORE):
-            if agreed >= AGREED or agreed <= before:
-                break
-            fits = [self.refined(fit, half, seed + 2 * turn + 3) for fit, half in zip(fits, halves, strict=True)]
-            agreed, before = agreement(fits[0], fits[1], clouds, seed), agreed
+        again = [self.found_again(weight, half, seed + 1 + part) for part, half in enumerate(halves)]
+        agreed = agreement(again[0], again[1], clouds, seed)
         facts["agreement"] = round(agreed, 4)
         if agreed < AGREED:
             raise NoEvidenceError(
-                f"{self.name}: these spaces could not be aligned. Two maps, fitted on separate halves, agree on the "
-                f"nearest targets of {agreed:.1%} of rows ({AGREED:.0%} is required; unrelated spaces: 0 to 6%), and "
-                f"{mutual:.0%} of rows are mutual nearest neighbours. {self.advice}"
+                f"{self.name}: these spaces could not be aligned. Two maps, found again on separate halves from a few "
+                f"pairs that the map names there, agree on the nearest targets of {agreed:.1%} of rows ({AGREED:.0%} "
+                f"is required), and {mutual:.0%} of rows are mutual nearest neighbours. {self.advice}"
             )
-        if (
-            agreement(weight, fits[1], clouds, seed) < AGREED
-        ):  # both halves have found what all rows together have missed
-            weight = self.refined(fits[1], clouds, seed)
-            facts["mutual_neighbours"] = round(mutual_share(weight, clouds), 4)
         return weight, facts
+
+    def found_again(self, weight: Tensor, half: Clouds, seed: int) -> Tensor:
+        """A map of ``half`` for which nothing of ``weight`` is known but a few of the mutual neighbours it makes."""
+        few = max(FEWEST_NAMED, min(MOST_NAMED, min(weight.shape) // DIMS_A_PAIR))
+        named = mutual_pairs(csls(half.x[:NAMING] @ weight, half.y[:NAMING]))[:few]
+        first = by_signatures(replace(half, seeds=named), self.neighbours, self.seed_weight)
+        return self.pulled(first, half, seed)
 
     def found_seeds(self, clouds: Clouds, seed: int) -> float:
         """Share of the seeds that come near their mates by maps that were fitted without them.

@@ -12,6 +12,7 @@ from ..polar import polar
 from ..transport.gromov import gromov, relative_distances
 from .base import UnpairedAligner
 from .clouds import Clouds, sampled_rows
+from .signatures import signatures
 
 __all__ = ["GromovWasserstein"]
 
@@ -21,7 +22,8 @@ class GromovWasserstein(UnpairedAligner):
     """``min_P sum (Dx_ik - Dy_jl)^2 P_ij P_kl`` with entropy ``eps``; then ``W = polar(X' P Y)`` and the refinement.
 
     D are cosine distances divided by their mean, of up to ``nodes`` rows a side. Of ``starts`` starts the one with the
-    lowest objective is kept. With known pairs the fused form: ``(1 - alpha)`` of the cost between relative signatures.
+    lowest objective is kept; ``rounds_of_plan``: at most so many steps to each plan. With known pairs the fused form:
+    ``alpha`` of the objective above and ``1 - alpha`` of the cost between relative signatures.
     """
 
     name: ClassVar[str] = "gromov-wasserstein"
@@ -43,8 +45,6 @@ class GromovWasserstein(UnpairedAligner):
 
     def start(self, clouds: Clouds, seed: int) -> Tensor:
         """Procrustes on the plan."""
-        from .seeded import signatures
-
         s = clouds.seeds
         chosen = [sampled_rows(len(r), self.nodes, seed + i, s[:, i]) for i, r in enumerate((clouds.x, clouds.y))]
         x, y = clouds.x[chosen[0]], clouds.y[chosen[1]]

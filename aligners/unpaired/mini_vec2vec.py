@@ -14,7 +14,7 @@ from ..polar import polar
 from .base import UnpairedAligner
 from .clouds import Clouds
 from .graph_matching import matched
-from .seeded import signatures, soft_cross
+from .signatures import signatures, soft_cross
 
 __all__ = ["MiniVec2Vec"]
 

@@ -32,6 +32,7 @@ class VecMap(UnpairedAligner):
     dictionary by CSLS, where a similarity is kept with probability ``keep``, doubled after ``patience`` rounds without
     improvement, until all are kept. Dropped similarities are left out; in the authors' code they become 0 and win
     against negative ones. Unequal numbers of rows are sampled to the smaller. ``signature_rows``: at most so many rows.
+    ``most_rounds`` of self-learning without settling are an error.
     """
 
     name: ClassVar[str] = "vecmap"

@@ -23,10 +23,11 @@ ROUGH = 1e-2  # marginals of a plan that is only a step on the way
 class WassersteinProcrustes(UnpairedAligner):
     """``min_{P, W} ||X W - P Y||^2`` over plans P and rotations W (Grave, Joulin & Berthet 2019).
 
-    Start: Frank-Wolfe on ``||K_X P - P K_Y||^2`` over doubly stochastic P, convex, K being square roots of the Gram
-    matrices scaled to equal norms. Then in turn ``P = sinkhorn(-X W Y')`` and ``W = polar(X' P Y)`` on all ``nodes``
-    rows at once with the entropy falling from .1 to ``eps`` in ``turns`` turns (the authors draw batches and take
-    gradient steps, which on thousands of rows is slower and no better), then the refinement that all methods share.
+    Start: ``convex_rounds`` of Frank-Wolfe on ``||K_X P - P K_Y||^2`` over doubly stochastic P, convex, K being square
+    roots of the Gram matrices scaled to equal norms. Then in turn ``P = sinkhorn(-X W Y')`` and ``W = polar(X' P Y)``
+    on all ``nodes`` rows at once with the entropy falling from .1 to ``eps`` in ``turns`` turns (the authors draw
+    batches and take gradient steps, which on thousands of rows is slower and no better), then the refinement that all
+    methods share.
     """
 
     name: ClassVar[str] = "wasserstein-procrustes"

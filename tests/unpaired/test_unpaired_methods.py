@@ -14,8 +14,9 @@ from suture.aligners.unpaired.clouds import Clouds, checked_seeds, sampled_rows
 from suture.aligners.unpaired.csls import csls, mutual_pairs, nearest
 from suture.aligners.unpaired.graph_matching import GraphMatching, kernel, matched
 from suture.aligners.unpaired.mini_vec2vec import MiniVec2Vec
-from suture.aligners.unpaired.refine import holds_out, mutual_share, refine
-from suture.aligners.unpaired.seeded import Seeded, signatures
+from suture.aligners.unpaired.refine import agreement, holds_out, mutual_share, refine
+from suture.aligners.unpaired.seeded import Seeded
+from suture.aligners.unpaired.signatures import signatures
 from suture.aligners.unpaired.vecmap import VecMap, sorted_similarities
 
 UNPAIRED = {name: kind for name, kind in ALIGNERS.items() if issubclass(kind, UnpairedAligner)}
@@ -132,6 +133,17 @@ def test_unrelated_clouds_are_refused_with_the_evidence(name: str) -> None:
     quick = {"vecmap": {"patience": 2}, "mini-vec2vec": {"draws": 5, "restarts": 3}, "graph-matching": {"nodes": 200}}
     with pytest.raises(RefusedError, match=r"could not be aligned.*halves.*agree.*mutual"):
         UNPAIRED[name](**quick[name]).fit_unpaired(cloud(500, 24), cloud(500, 24, seed=9))
+
+
+@pytest.mark.parametrize(("turn", "least", "most"), [(5, 0.3, 1.0), (6, 0.0, 0.05)])
+def test_right_maps_are_found_again_from_a_few_pairs_and_wrong_ones_are_not(
+    turn: int, least: float, most: float
+) -> None:
+    x, y, *_ = disjoint(1500, 32, 0)
+    clouds, method = Clouds.of(x, y, SEEDS[:0]), Seeded(rounds=10)
+    weight = method.pulled(rotation(32, turn).float(), clouds, 0)
+    again = [method.found_again(weight, clouds.half(part, 0), part) for part in (0, 1)]
+    assert least <= agreement(again[0], again[1], clouds, 0) <= most
 
 
 @pytest.mark.parametrize(("world", "turn"), [(0, 1), (0, 7), (1, 7), (2, 1)])
