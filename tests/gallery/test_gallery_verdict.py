@@ -135,7 +135,9 @@ def test_queries_without_an_answer_do_not_count_and_none_at_all_is_refused(tmp_p
     assert suture(*world.words(), "--json")["queries_with_answers"] == world.queries // 2
     world.right[:] = -1
     world.write()
-    assert "at least one query with a right answer" in suture(*world.words(), code=3)
+    said = suture(*world.words(), code=3)
+    assert "at least one query with a right answer" in said
+    assert "leave --relevant out" in said
 
 
 @pytest.mark.parametrize(("part", "side"), [("gallery", "old"), ("gallery", "new"), ("pairs", "new")])
