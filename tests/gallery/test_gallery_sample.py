@@ -128,7 +128,11 @@ def test_what_was_sampled_without_ids_is_found_again_by_row(tmp_path: Path, sutu
     assert again["strategies"] == found["strategies"]
     assert found["notes"] == []
     queries = ["--new-queries", tmp_path / "queries.new.npy", "--old-queries", tmp_path / "queries.old.npy"]
-    same = suture(*words, *queries, "--old-gallery", gallery, "--old-pairs", gallery)
+    page = tmp_path / "page.html"
+    same = suture(*words, *queries, "--old-gallery", gallery, "--old-pairs", gallery, "--report", page)
+    assert same["size_curve"] == []
+    assert "With more rows" not in page.read_text(encoding="utf-8")
+    assert "120, without right answers" in page.read_text(encoding="utf-8")
     assert "200 of the 200 rows of the pool are pairs too" in same["notes"][0]
     apart = ["--old-pairs", tmp_path / "pairs.old.npy", "--new-pairs", tmp_path / "pairs.new.npy"]
     assert suture(*words, *queries, "--old-gallery", gallery, *apart)["notes"] == []
