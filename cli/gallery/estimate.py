@@ -99,12 +99,12 @@ def estimate(
     gallery = open_one(old_gallery, ids=gallery_ids)
     pooled = None if pool is None else open_one(pool, ids=pool_ids)
     queries = None if new_queries is None else open_one(new_queries)
-    paired = open_dumps((old_pairs, new_pairs), None, ids)
+    old, new = open_dumps((old_pairs, new_pairs), None, ids)
     if not by_row:
-        number_rows(gallery, *paired, pooled)
+        number_rows(gallery, old, new, pooled)
     inputs = gather_inputs(
         gallery,
-        pair(*paired, by_row=by_row, groups=groups if queries is None else None),
+        pair(old, new, by_row=by_row, groups=groups if queries is None else None),
         old_queries=None if old_queries is None else open_one(old_queries),
         new_queries=queries,
         relevant=None if relevant is None or queries is None else read_relevant(relevant, queries, gallery),

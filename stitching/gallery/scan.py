@@ -220,4 +220,4 @@ def count_above(
                     won = answer[leads @ factors[:, j] > TIE]
                     above[j, part] += torch.bincount(won, minlength=len(query))
     sizes = [len(family) for family in families.values()]
-    return dict(zip(families, (above + 1).split(sizes), strict=True))
+    return dict(zip(families, torch.split(above + 1, sizes), strict=True))
