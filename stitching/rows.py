@@ -99,7 +99,10 @@ def answer_lists(relevant: Sequence[Any], queries: int, rows: int) -> tuple[Tens
     query = torch.from_numpy(np.repeat(np.arange(queries), list(map(len, each))))
     row = torch.from_numpy(np.concatenate(each))
     if not len(row):
-        raise RefusedError("expected at least one query with a right answer, got none.")
+        raise RefusedError(
+            f"expected at least one query with a right answer, none of {queries} has one: name gallery rows or ids for "
+            "those that have, or leave --relevant out."
+        )
     if int(row.min()) < 0 or int(row.max()) >= rows:
         raise RefusedError(f"expected right answers among the {rows} gallery rows, got row {int(row.max())}.")
     return query, row

@@ -58,7 +58,12 @@ def estimate(
     report: Annotated[Path | None, typer.Option(help="Write all of it as one page (.html).")] = None,
     query_texts: Annotated[Path | None, typer.Option(help="Text of each query, for the report.")] = None,
     gallery_texts: Annotated[Path | None, typer.Option(help="Text of each gallery row, for the report.")] = None,
-    variants: Annotated[bool, typer.Option(help="Measure cut and quantised rows too.")] = True,
+    variants: Annotated[
+        bool | None,
+        typer.Option(
+            "--variants/--no-variants", help="Measure cut and quantised rows too; by default of up to 200,000 rows."
+        ),
+    ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Price of a thousand embeddings.")] = None,
     method: Annotated[str, typer.Option(help="The map: a name from `suture methods`, or auto.")] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value: a parameter of the method.")] = None,
@@ -72,7 +77,7 @@ def estimate(
     from ...stitching.dumps import pair, read_relevant
     from ...stitching.gallery.columns import numbers_of, read_groups, read_segments, texts_of
     from ...stitching.gallery.estimate import estimate as estimate_gallery
-    from ...stitching.gallery.inputs import gather_inputs
+    from ...stitching.gallery.inputs import gather_inputs, number_rows
     from ...stitching.gallery.upgrade import save_upgrade
     from ...stitching.gallery.verdict import Gate
     from ..output import print_json, rows_progress, track
@@ -94,9 +99,12 @@ def estimate(
     gallery = open_one(old_gallery, ids=gallery_ids)
     pooled = None if pool is None else open_one(pool, ids=pool_ids)
     queries = None if new_queries is None else open_one(new_queries)
+    old, new = open_dumps((old_pairs, new_pairs), None, ids)
+    if not by_row:
+        number_rows(gallery, old, new, pooled)
     inputs = gather_inputs(
         gallery,
-        pair(*open_dumps((old_pairs, new_pairs), None, ids), by_row=by_row, groups=groups if queries is None else None),
+        pair(old, new, by_row=by_row, groups=groups if queries is None else None),
         old_queries=None if old_queries is None else open_one(old_queries),
         new_queries=queries,
         relevant=None if relevant is None or queries is None else read_relevant(relevant, queries, gallery),

@@ -34,7 +34,7 @@ def sample(
     """List the items to embed by the new encoder before an estimate, and say how many and why."""
     from ...aligners.errors import UsageError
     from ...stitching.gallery.columns import read_groups, texts_of
-    from ...stitching.gallery.sample import draw, pairs_wanted, pool_wanted, write_sample
+    from ...stitching.gallery.sample import RECALLED, draw, pairs_wanted, pool_wanted, write_sample
     from ..output import print_json
 
     if out.suffix != ".jsonl":
@@ -54,6 +54,7 @@ def sample(
     text = None if texts is None else texts_of(texts, dump)
     write_sample(dump, made, out, texts=text, overwrite=overwrite)
     counts = made.counts
+    found = "" if old_queries is None else f", and the first {RECALLED} rows that each old query finds today"
     result = {
         "path": str(out),
         "gallery_rows": dump.rows,
@@ -61,14 +62,14 @@ def sample(
         "price": None if price is None else counts["all"] * price / 1000,
         "why": {
             "pairs": wanted[1] if pairs is None else "as asked for",
-            "pool": pooled[1] if pool is None else "as asked for",
+            "pool": (pooled[1] if pool is None else "as asked for") + found,
         },
         "seed": seed,
     }
-    print_json(result) if json else show(result)
+    print_json(result) if json else show(result, gallery)
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any], gallery: str) -> None:
     """How many, what for, and why."""
     from ..output import say
 
@@ -81,6 +82,7 @@ def show(result: dict[str, Any]) -> None:
     if result["price"] is not None:
         say(f"  This costs {result['price']:.2f}.")
     say(
-        f"-> {result['path']}; embed these ids, then `suture gallery estimate --pool ... --sample {result['path']}`.",
+        f"-> {result['path']}; embed these ids, then `suture gallery estimate --old-gallery {gallery} --old-pairs "
+        f"{gallery} --new-pairs EMBEDDED --pool EMBEDDED --sample {result['path']}`; EMBEDDED needs the ids too.",
         "bold",
     )

@@ -43,6 +43,7 @@ DEFINITIONS = {
 
 
 SEEN = 1000  # pool rows that are looked at
+FEW = 200_000  # gallery rows of which smaller forms are measured unasked
 
 
 class Estimate:
@@ -62,7 +63,7 @@ def estimate(
     gated: str | None = None,
     segments: Mapping[str, list[str]] | None = None,
     traffic: Tensor | None = None,
-    smaller: bool = True,
+    smaller: bool | None = None,
     familiar: bool = True,
     query_texts: Sequence[Any] | None = None,
     gallery_texts: Sequence[Any] | None = None,
@@ -75,13 +76,18 @@ def estimate(
     """Fit the maps, rank the whole gallery by every strategy, and come to a verdict.
 
     ``gates`` are judged on the strategy ``gated``, by default that of the verdict. ``segments``: columns with one value
-    a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``smaller``: measure
-    cut and quantised rows too. ``itemsize``: bytes a number of the index.
-    ``price``: of a thousand embeddings. ``familiar``: refuse rows that do not behave like those of the pairs.
+    a query. ``traffic`` ``(count,)``: how often each gallery row is read. ``smaller``: measure cut and quantised rows
+    too, which more than doubles the products; None: of galleries of up to 200,000 rows. ``itemsize``: bytes a number of
+    the index. ``price``: of a thousand embeddings. ``familiar``: refuse rows that do not behave as those of the pairs.
     """
     maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
     require_sides(inputs, maps, familiar=familiar)
     systems = Systems(inputs, maps)
+    notes = [*inputs.notes, *doubts(maps)]
+    if smaller is None:
+        smaller = inputs.gallery.count <= FEW
+        if not smaller:
+            notes.append(f"Cut and quantised rows are measured of galleries of up to {FEW} rows, or by --variants.")
     measured = measure(systems, traffic=traffic, smaller=smaller, seed=seed, progress=progress)
     table = Table(measured, itemsize, seed, price)
     rows = table.rows()
@@ -116,7 +122,7 @@ def estimate(
         "slices": worst(measured, shown, segments or {}, seed),
         "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
         "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
-        "notes": [*inputs.notes, *doubts(maps)],
+        "notes": notes,
         "definitions": DEFINITIONS,
         "query_hash": inputs.query_hash(),
         "seed": seed,

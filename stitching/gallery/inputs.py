@@ -14,16 +14,17 @@ from torch import Tensor
 from ...aligners.errors import RefusedError, UsageError
 from ...aligners.pairs import PairStream, mix
 from ...aligners.survey import KeptPairs
-from ..dumps import Dump, Pairing, hash_ids
+from ..dumps import Dump, IdColumn, Pairing, hash_ids
 from ..rows import BLOCK, Reader, all_rows, answer_lists, partners, reader, rows_of
 from ..stream import PairedDumps
 from .split import in_test
 
-__all__ = ["Gallery", "Inputs", "Pool", "Queries", "gather_inputs"]
+__all__ = ["Gallery", "Inputs", "Pool", "Queries", "gather_inputs", "number_rows"]
 
 SMALLEST = 11  # gallery rows: with ten, every ranking of ten rows is right
 MOST_HELD_OUT = 1000  # held-out pairs that serve as queries
 DEPTH = 200  # how deep rankings are kept
+FITTED = 0.05  # of the pool: where more of it was fitted this is told
 FEWEST_POOLED = 5  # rows of known truth that a query's true neighbours should hold
 
 
@@ -170,8 +171,37 @@ def gather_inputs(
         query = row = None
         if relevant is not None:
             query, row = answer_lists(relevant, new_queries.rows, gallery.rows)
-        return Inputs(held, known, queries, query, row, stream, "gallery", ())
+        return Inputs(held, known, queries, query, row, stream, "gallery", flattered(gallery, pairing, known))
     return from_pairs(held, gallery, known, stream, pairing, groups)
+
+
+def number_rows(gallery: Dump, old_pairs: Dump, new_pairs: Dump, pool: Dump | None) -> None:
+    """Name rows of a gallery without ids by their numbers, as `suture gallery sample` has listed them.
+
+    Where the gallery is itself given as the old rows of the pairs, and the new rows have integer ids: these can be
+    nothing else.
+    """
+    new = new_pairs.ids
+    if gallery.ids is not None or gallery.path != old_pairs.path or new is None or new.kind != "int":
+        return
+    for dump in (gallery, old_pairs, pool):
+        if dump is not None and dump.ids is None and dump.rows == gallery.rows:
+            dump.ids = IdColumn(f"row numbers of {dump.name}", dump.rows, "int", lambda: [np.arange(gallery.rows)])
+
+
+def flattered(gallery: Dump, pairing: Pairing, pool: Pool | None) -> tuple[str, ...]:
+    """What to say where the maps are fitted on many of the very rows whose new vectors are the truth."""
+    names = pairing.target.ids
+    if pool is None or names is None or gallery.ids is None or pairing.by != "id":
+        return ()
+    known = keys_of(gallery)((pool.weight > 0).nonzero()[:, 0]).numpy()
+    shared = sum(int(np.isin(hash_ids(block).view(np.int64), known).sum()) for block in names.blocks())
+    if shared <= FITTED * pool.size:
+        return ()
+    return (
+        f"{shared} of the {pool.size} rows of the pool are pairs too: maps fit these better than other rows, so "
+        "bridge, map, dual and expanded come out too high. Give pairs that are not in the pool.",
+    )
 
 
 def thin(pool: Pool | None, rows: int) -> str:

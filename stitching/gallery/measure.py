@@ -103,7 +103,9 @@ def measure(
         made["re-embed"] = oracle
     size = size_segments(count, seed)
     with progress(count, "ranking") as advance:
-        curved = [name for name in made if name in (*BASES, "re-embed")] if size.number else []
+        # Of a part of the gallery a thin pool knows nothing: without labels there is no curve.
+        whole = (*BASES, "re-embed") if inputs.full_pool else BASES if inputs.query is not None else ()
+        curved = [name for name in made if name in whole] if size.number else []
         depths = {name: DEPTH if name in (*BASES, "re-embed") else max(10, out.k or 10) for name in made}
         jobs = [(system, depths[name], None) for name, system in made.items()]
         jobs += [(made[name], 10, size) for name in curved]
@@ -161,11 +163,7 @@ def size_curve(out: Measured, ranked: dict[str, list[Ranking]], size: Segments) 
         rows = int((size.of < level).sum())
         found = {name: total(parts[:level]).result() for name, parts in ranked.items()}
         truth = Truth.of(found["re-embed"], out.inputs.pool, 10) if out.inputs.full_pool and out.inputs.pool else None
-        out.sizes[rows] = {
-            name: out.of(each.top, each.rank, truth)
-            for name, each in found.items()
-            if name != "re-embed" or out.inputs.full_pool
-        }
+        out.sizes[rows] = {name: out.of(each.top, each.rank, truth) for name, each in found.items()}
     if out.sizes:
         out.sizes[len(size.of)] = {n: {m: out.metrics[n][m] for m in known} for n, known in out.sizes[rows].items()}
 

@@ -239,12 +239,14 @@ def queries(result: Mapping[str, Any]) -> str:
 def made(result: Mapping[str, Any], command: str) -> str:
     """How it was made, so that it can be made again."""
     audit = result["map"]["audit"]
+    known = result["queries_with_answers"]
+    answers = "without" if known is None else f"{known:,} of them with"
     facts = {
         "command": command or "from Python",
         "suture": __version__,
         "gallery": f"{result['gallery']}, {result['gallery_rows']:,} rows",
         "new vectors known of": f"{result['pool_rows'] or 0:,} gallery rows",
-        "queries": f"{result['queries']:,}, {result['queries_with_answers'] or 0:,} of them with right answers",
+        "queries": f"{result['queries']:,}, {answers} right answers",
         "map": f"{result['map']['method']} {result['map']['params']}",
         "pairs": f"{result['pairs']:,}, audit: {audit['verdict']}",
         "mixing weights": ", ".join(f"{n}: a = {m['a']} ({m['how']})" for n, m in result["mixing"].items()) or "none",

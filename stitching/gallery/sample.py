@@ -15,17 +15,17 @@ from torch import Tensor
 from ...aligners.errors import RefusedError
 from ...aligners.measures.retrieval import search
 from ...aligners.pairs import mix
-from ..dumps import Dump, atomic_write, hash_ids, hash_rows
+from ..dumps import Dump, atomic_write, hash_ids
 from ..rows import rows_of, screened
 from .inputs import DEPTH, FEWEST_POOLED
 from .split import SHARES, split_of
 
-__all__ = ["Sample", "draw", "pairs_wanted", "pool_wanted", "write_sample"]
+__all__ = ["RECALLED", "Sample", "draw", "pairs_wanted", "pool_wanted", "write_sample"]
 
 CELLS = 20
 LEARNED_ON = 5000
 FEWEST_PAIRS = 2000
-RECALLED = 50
+RECALLED = 50  # rows that each old query finds today
 SPLITS = tuple(SHARES)
 
 
@@ -55,7 +55,7 @@ def pairs_wanted(rows: int, dim: int) -> tuple[int, str]:
         f"10 for each of the {dim} dims, at least {FEWEST_PAIRS}: held-out scores hardly rise from there on, as the "
         "learning curve of the fit will tell"
     )
-    return min(rows, wanted), why
+    return min(rows, wanted), why if wanted <= rows else f"all there are, {wanted} would be wanted: {why}"
 
 
 def pool_wanted(rows: int) -> tuple[int, str]:
@@ -100,9 +100,9 @@ def draw(
 
 
 def keys_of(gallery: Dump) -> Tensor:
-    """The hash ``(rows,)`` of every id, or row number, as pairs have it."""
+    """The hash ``(rows,)`` of every id, as pairs have it; without ids of every row number, which then serves as one."""
     if gallery.ids is None:
-        return torch.from_numpy(hash_rows(0, gallery.rows).view(np.int64))
+        return torch.from_numpy(hash_ids(np.arange(gallery.rows)).view(np.int64))
     return torch.from_numpy(np.concatenate([hash_ids(block).view(np.int64) for block in gallery.ids.blocks()]))
 
 

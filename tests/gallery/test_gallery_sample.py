@@ -10,7 +10,7 @@ import pytest
 import torch
 from gallery_worlds import World
 
-from suture.stitching.gallery.sample import shares, stratified
+from suture.stitching.gallery.sample import pairs_wanted, shares, stratified
 from suture.stitching.gallery.split import SHARES, split_of
 
 Suture = Callable[..., Any]
@@ -62,10 +62,20 @@ def test_a_sample_lists_what_to_embed(tmp_path: Path, suture: Suture) -> None:
     scores = world.old["queries"] @ world.old["gallery"].T
     today = set(np.argsort(-scores, axis=1)[:, :40].ravel().tolist())
     assert today <= {r["row"] for r in rows if r["chance"] == 1}
+    assert said["why"] == {
+        "pairs": "as asked for",
+        "pool": "as asked for, and the first 50 rows that each old query finds today",
+    }
     again = tmp_path / "t.jsonl"
     suture(*[again if w == tmp_path / "s.jsonl" else w for w in words])
     assert again.read_bytes() == (tmp_path / "s.jsonl").read_bytes()
     assert "exists" in suture(*words, code=3)
+
+
+def test_a_small_gallery_is_told_that_all_of_it_is_too_little() -> None:
+    assert pairs_wanted(1_800, 384)[0] == 1_800
+    assert pairs_wanted(1_800, 384)[1].startswith("all there are, 3840 would be wanted: 10 for each")
+    assert pairs_wanted(5_000, 384)[1].startswith("10 for each")
 
 
 def test_an_estimate_from_the_sample_agrees_with_the_whole_truth(tmp_path: Path, suture: Suture) -> None:
@@ -95,3 +105,34 @@ def test_a_pool_too_thin_to_judge_by_says_how_many(tmp_path: Path, suture: Sutur
     np.savez(tmp_path / "pool.npz", x=world.new["gallery"][:20], id=np.arange(20))
     words = [*world.words(labels=False, pool=False), "--new-queries", tmp_path / "queries.new.npy"]
     assert "at least 75" in suture(*words, "--pool", tmp_path / "pool.npz", code=2)
+
+
+def test_what_was_sampled_without_ids_is_found_again_by_row(tmp_path: Path, suture: Suture) -> None:
+    """The gallery itself as the old rows of the pairs, what was embedded as the new ones: nothing has to be cut out."""
+    world = World(tmp_path, count=700)
+    gallery, listed, embedded = tmp_path / "gallery.old.npy", tmp_path / "s.jsonl", tmp_path / "embedded.npz"
+    said = suture("gallery", "sample", gallery, "-o", listed, "--pairs", 300, "--pool", 200)
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    rows = [line["row"] for line in lines]
+    np.savez(embedded, x=world.new["gallery"][rows], id=np.array(rows))
+    assert f"--old-pairs {gallery} --new-pairs EMBEDDED" in said
+    words = ["gallery", "estimate", "--new-pairs", embedded, "--pool", embedded, "--sample", listed]
+    words += ["--method", "procrustes", "--no-variants", "--json"]
+    found = suture(*words, "--old-gallery", gallery, "--old-pairs", gallery)
+    assert found["pool_rows"] == 200
+    assert found["queries"] == sum(line["split"] == "test" for line in lines)
+    assert found["queries"] + found["pairs"] == len(rows)
+    named = tmp_path / "named.npz"
+    np.savez(named, x=world.old["gallery"], id=np.arange(700))
+    again = suture(*words, "--old-gallery", named, "--old-pairs", named)
+    assert again["strategies"] == found["strategies"]
+    assert found["notes"] == []
+    queries = ["--new-queries", tmp_path / "queries.new.npy", "--old-queries", tmp_path / "queries.old.npy"]
+    page = tmp_path / "page.html"
+    same = suture(*words, *queries, "--old-gallery", gallery, "--old-pairs", gallery, "--report", page)
+    assert same["size_curve"] == []
+    assert "With more rows" not in page.read_text(encoding="utf-8")
+    assert "120, without right answers" in page.read_text(encoding="utf-8")
+    assert "200 of the 200 rows of the pool are pairs too" in same["notes"][0]
+    apart = ["--old-pairs", tmp_path / "pairs.old.npy", "--new-pairs", tmp_path / "pairs.new.npy"]
+    assert suture(*words, *queries, "--old-gallery", gallery, *apart)["notes"] == []

@@ -18,7 +18,8 @@ from suture.stitching.gallery.choice import crossed, highest, nearest_half
 from suture.stitching.gallery.inputs import Pool, gather_inputs
 from suture.stitching.gallery.maps import fit_maps
 from suture.stitching.gallery.measure import Measured, measure
-from suture.stitching.gallery.systems import Systems
+from suture.stitching.gallery.scan import count_above
+from suture.stitching.gallery.systems import GRID, Systems
 from suture.stitching.gallery.truth import Truth
 
 
@@ -47,8 +48,8 @@ class Case:
         self.systems = Systems(self.inputs, self.maps)
         self.measured: Measured = measure(self.systems, traffic=None, seed=0, progress=progress)
 
-    def scores(self, name: str) -> NDArray[np.float64]:
-        """``(m, count)`` in float64."""
+    def scores(self, name: str, weight: float | None = None) -> NDArray[np.float64]:
+        """``(m, count)`` in float64; of a dual by its own weights, or by one ``weight``."""
         w = self.world
         old, new = w.old["queries"].astype(float), w.new["queries"].astype(float)
         stay = old @ w.old["gallery"].astype(float).T
@@ -61,7 +62,7 @@ class Case:
         affine = self.maps.forward(w.old["gallery"].astype(float))
         if name == "map":
             return new @ unit(affine).astype(float).T
-        a = self.measured.mixing[name].crossed
+        a = self.measured.mixing[name].crossed if weight is None else weight
         a = a if isinstance(a, float) else a.numpy().astype(float)
         second = new @ (affine if name == "dual" else unit(affine).astype(float)).T
         channel = self.systems.turned if name == "dual" else self.systems.map
@@ -108,6 +109,18 @@ def test_the_mixing_weight_is_chosen_without_the_own_fold(case: Case) -> None:
     assert chosen.chosen
     assert isinstance(chosen.crossed, torch.Tensor)
     assert len(chosen.crossed.unique()) <= 5
+
+
+def test_ranks_by_every_weight_are_those_of_a_sort(case: Case) -> None:
+    """Although only rows that beat the right answer in one of the two scores are looked at."""
+    duals, own = case.systems.duals(), np.arange(case.world.queries)
+    families = {name: [made(a) for a in GRID] for name, made in duals.items()}
+    came = count_above(case.inputs, case.systems.views, families, lambda rows: None)
+    for name in duals:
+        for a, ranks in zip(GRID, came[name].numpy(), strict=True):
+            scores = case.scores(name, a)
+            expected = (scores > scores[own, case.world.right][:, None]).sum(1) + 1
+            assert np.mean(ranks == expected) > 0.98, (name, a)  # a tie within rounding is none by numpy
 
 
 def test_a_weight_leaves_a_half_only_where_labels_tell() -> None:

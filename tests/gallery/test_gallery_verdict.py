@@ -135,7 +135,9 @@ def test_queries_without_an_answer_do_not_count_and_none_at_all_is_refused(tmp_p
     assert suture(*world.words(), "--json")["queries_with_answers"] == world.queries // 2
     world.right[:] = -1
     world.write()
-    assert "at least one query with a right answer" in suture(*world.words(), code=3)
+    said = suture(*world.words(), code=3)
+    assert "at least one query with a right answer" in said
+    assert "leave --relevant out" in said
 
 
 @pytest.mark.parametrize(("part", "side"), [("gallery", "old"), ("gallery", "new"), ("pairs", "new")])
@@ -281,3 +283,16 @@ def test_holm_is_stricter_than_one_test() -> None:
     found = verdict(rows, "m", 100, pairing="clean", scope="gallery")
     assert found.more_queries is not None
     assert found.more_queries > 0
+
+
+def test_smaller_rows_of_a_large_gallery_are_measured_where_they_are_asked_for(
+    tmp_path: Path, suture: Suture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suture.stitching.gallery.estimate.FEW", 500)
+    words = World(tmp_path).words(pool=False)
+    found = suture(*words, "--json")
+    assert all(s["kind"] != "variant" for s in found["strategies"])
+    assert "up to 500 rows, or by --variants" in found["notes"][-1]
+    asked = suture(*words, "--variants", "--json")
+    assert "map int8" in by_name(asked)
+    assert asked["notes"] == []
