@@ -68,7 +68,8 @@ def chosen(folder: Path) -> Iterator[tuple[str, str]]:
 def run(data: Path | None, *, quick: bool) -> None:
     """Measure pair by pair; the table is written after each, since a long run may be stopped."""
     assert data is not None  # run.py sees to it
-    columns = ("pair and map", *SHOWN, "gap closed: dual", "dual-tuned", "dual-concat", "cascade@50 / re-embed", "verdict")
+    closed = ("gap closed: dual", "dual-tuned", "dual-concat")
+    columns = ("pair and map", *SHOWN, *closed, "cascade@50 / re-embed", "verdict")
     table: list[list[str]] = []
     for budget in BUDGETS[:1] if quick else BUDGETS:
         for folder in sorted(path.parent for path in data.glob("*/query_target.npy")):
