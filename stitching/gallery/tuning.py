@@ -96,20 +96,27 @@ class Task:
         assert inputs.query is not None
         assert inputs.row is not None
         count, p = inputs.gallery.count, inputs.gallery.dim
-        number = torch.linspace(0, count - 1, min(count, POOL)).long().unique()
-        rows = [normalize(inputs.gallery.rows(which), dim=1) for which in (inputs.row, number)]
-        turn = systems.turn / systems.turned.queries.norm(dim=1).mean()
-        spread = systems.spread(systems.turned).deviation / systems.turned.queries.norm(dim=1).mean()
-        scale = torch.cat(
-            [torch.full((p,), 0.5 / systems.spread(systems.old).deviation), 0.5 / spread * torch.ones(len(turn))]
-        )
+        number = torch.unique(torch.linspace(0, count - 1, min(count, POOL)).long())
+        # New queries in the old space, of length 1 on average: then a step counts alike for both encoders.
+        length = float(systems.turned.queries.norm(dim=1).mean())
+        shares = [0.5 / systems.spread(systems.old).deviation, 0.5 * length / systems.spread(systems.turned).deviation]
+        scale = torch.tensor(shares).repeat_interleave(torch.tensor([p, len(systems.turn)]))
         known = inputs.query * count + inputs.row
         if inputs.queries.exclude is not None:
             own = (inputs.queries.exclude >= 0).nonzero()[:, 0]
             known = torch.cat([known, own * count + inputs.queries.exclude[own]])
-        start = torch.cat([torch.eye(p), turn])
         return cls(
-            systems.both * scale, scale, start, inputs.query, inputs.row, *rows, number, count, known.unique(), seed
+            systems.both * scale,
+            scale,
+            torch.cat([torch.eye(p), systems.turn / length]),
+            inputs.query,
+            inputs.row,
+            normalize(inputs.gallery.rows(inputs.row), dim=1),
+            normalize(inputs.gallery.rows(number), dim=1),
+            number,
+            count,
+            torch.unique(known),
+            seed,
         )
 
     def trained(self, mine: Tensor, judges: Tensor, advance: Advance) -> Tensor:
@@ -129,7 +136,7 @@ class Task:
         train(
             [step],
             lambda some: self.loss(step, examples[some], self.drawn(generator)),
-            lambda: torch.stack([self.loss(step, part, fixed) * len(part) for part in held.split(BATCH)]).sum(),
+            lambda: torch.stack([self.loss(step, part, fixed) * len(part) for part in torch.split(held, BATCH)]).sum(),
             len(examples),
             steps=STEPS,
             batch=BATCH,
