@@ -19,7 +19,7 @@ import numpy as np
 import results
 
 BUDGETS = (2_000, 8_000)
-SHOWN = ("stay", "bridge", "map", "dual", "dual-concat", "cascade@50", "re-embed")
+SHOWN = ("stay", "bridge", "map", "dual", "dual-tuned", "dual-concat", "cascade@50", "re-embed")
 
 
 def estimate(folder: Path, old: str, new: str, budget: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def line(old: str, new: str, found: dict[str, Any]) -> list[str]:
     return [
         f"{old} -> {new}, {found['pairs']:,} pairs, {found['map']['method']}",
         *(f"{table[name]['metrics']['ndcg@10']['estimate']:.4f}" for name in SHOWN),
-        *(interval(name, "update_gain") for name in ("dual", "dual-concat")),
+        *(interval(name, "update_gain") for name in ("dual", "dual-tuned", "dual-concat")),
         interval("cascade@50", "retention"),
         str(found["strategy"]),
     ]
@@ -68,7 +68,8 @@ def chosen(folder: Path) -> Iterator[tuple[str, str]]:
 def run(data: Path | None, *, quick: bool) -> None:
     """Measure pair by pair; the table is written after each, since a long run may be stopped."""
     assert data is not None  # run.py sees to it
-    columns = ("pair and map", *SHOWN, "gap closed: dual", "dual-concat", "cascade@50 / re-embed", "verdict")
+    closed = ("gap closed: dual", "dual-tuned", "dual-concat")
+    columns = ("pair and map", *SHOWN, *closed, "cascade@50 / re-embed", "verdict")
     table: list[list[str]] = []
     for budget in BUDGETS[:1] if quick else BUDGETS:
         for folder in sorted(path.parent for path in data.glob("*/query_target.npy")):

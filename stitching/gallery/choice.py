@@ -40,7 +40,7 @@ def mixing(systems: Systems, *, seed: int, advance: Advance) -> dict[str, Mixing
     """The weight of each dual: from a grid by nDCG@10 on labelled queries of other folds, else a half."""
     inputs, duals = systems.inputs, systems.duals()
     m = len(inputs.queries.new)
-    if inputs.query is None or len(torch.unique(inputs.query)) < ENOUGH:
+    if not duals or inputs.query is None or len(torch.unique(inputs.query)) < ENOUGH:
         return {name: Mixing(HALF, HALF, False) for name in duals}
     ranks = count_above(inputs, systems.views, {name: [made(a) for a in GRID] for name, made in duals.items()}, advance)
     fold, grid = folds_of(inputs.queries, seed), torch.tensor(GRID)

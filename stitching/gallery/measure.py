@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -15,14 +15,16 @@ from .backfill import LEVELS, Filled, filled, orders, segments_of
 from .cascade import Cascaded, cascades
 from .choice import Mixing, crossed, folds_of, highest, mixing
 from .inputs import DEPTH, Inputs
-from .scan import Advance, Segments, System, scan, total
+from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
+from .tuning import ENOUGH as TUNABLE
+from .tuning import Tuned, tune
 from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
 
-BASES = ("stay", "bridge", "map", "dual", "dual-concat")  # what can recall for a cascade
+BASES = ("stay", "bridge", "map", "dual", "dual-tuned", "dual-concat")  # what can recall for a cascade
 SIZES = 5
 SMALLEST_SIZE = 250  # gallery rows at the small end of the size curve
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
@@ -40,6 +42,7 @@ class Measured:
 
     inputs: Inputs
     mixing: dict[str, Mixing]
+    tuned: Tuned | None
     k: int | None
     metrics: dict[str, Metrics] = field(default_factory=dict)
     sizes: dict[int, dict[str, Metrics]] = field(default_factory=dict)
@@ -92,11 +95,18 @@ def measure(
     if like is None:
         with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
             chosen = mixing(systems, seed=seed, advance=advance)
+        with ExitStack() as stack:
+            tuned = tune(systems, seed=seed, progress=lambda n: stack.enter_context(progress(n, "training on labels")))
     else:
         chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
-    out = Measured(inputs, chosen, None if pool is None else pool.neighbours, missing=dict(systems.missing))
+        tuned = like.tuned if systems.both is None or like.tuned is None else like.tuned.serving(systems.both)
+    out = Measured(inputs, chosen, tuned, None if pool is None else pool.neighbours, missing=dict(systems.missing))
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
+    if tuned is None:
+        out.missing.setdefault("dual-tuned", f"needs at least {TUNABLE} labelled queries to be trained on (--relevant)")
+    else:
+        made["dual-tuned"] = System("dual-tuned", ((Channel(tuned.crossed, "old"), 1.0),))
     made |= variants(systems) if smaller else {}
     oracle = systems.oracle()
     if pool is not None and (out.k is not None or pool.full):

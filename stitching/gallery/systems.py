@@ -60,16 +60,20 @@ class Systems:
         self.missing: dict[str, str] = {}
         self.old: Channel | None = None
         self.turned: Channel | None = None
+        self.both: Tensor | None = None
         if inputs.queries.old is None:
-            for name in ("stay", "dual", "dual-concat"):
+            for name in ("stay", "dual", "dual-tuned", "dual-concat"):
                 self.missing[name] = "needs the queries by the old encoder too (--old-queries)"
         else:
             self.old = Channel(normalize(inputs.queries.old, dim=1), "old")
             if isinstance(maps.forward, Affine):
                 # new query . (g W + b) = (W new query) . g + a number per query: one vector on the old index.
-                self.turned = Channel(new @ maps.forward.weight.float().T, "old")
+                self.turn = maps.forward.weight.float().T
+                self.turned = Channel(new @ self.turn, "old")
+                self.both = torch.cat([self.old.queries, new], dim=1)
             else:
-                self.missing["dual"] = "one query vector needs an affine map; see dual-concat"
+                for name in ("dual", "dual-tuned"):
+                    self.missing[name] = "one query vector needs an affine map; see dual-concat"
         if inputs.pool is None:
             self.missing["re-embed"] = "needs new vectors of all gallery rows (--pool)"
         elif not inputs.pool.full:

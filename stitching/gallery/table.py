@@ -23,6 +23,7 @@ MEANING = {
     "bridge": "new queries mapped into the old space, on the old gallery",
     "map": "new queries on the mapped gallery",
     "dual": "one vector of both queries on the untouched old index",
+    "dual-tuned": "that vector trained on labelled queries, none on its own answer",
     "dual-concat": "both queries on old and mapped rows side by side",
     "cascade@10": "recall 10, re-embed those, rank by the new model",
     "cascade@50": "recall 50, re-embed those, rank by the new model",

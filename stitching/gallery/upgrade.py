@@ -71,6 +71,7 @@ def upgraded(estimate: Estimate, *, canaries: bool = True) -> Alignment:
         "version": VERSION,
         **{key: result[key] for key in KEPT},
         "mixing": mixing,
+        "tuned": estimate.measured.tuned is not None,
         "strategies": [{key: row[key] for key in SHOWN} for row in result["strategies"]],
     }
     alignment = estimate.maps.alignment
@@ -81,9 +82,11 @@ def upgraded(estimate: Estimate, *, canaries: bool = True) -> Alignment:
             maps={**alignment.maps, "expanded": form.pinv()},
             back={**alignment.back, "expanded": form},
         )
-    probe = Probe.of(estimate) if canaries else None
-    if probe is not None:
-        alignment = replace(alignment, attached=probe.tensors())
+    probe, tuned = Probe.of(estimate) if canaries else None, estimate.measured.tuned
+    attached = {} if probe is None else probe.tensors()
+    if tuned is not None:
+        attached["tuned"] = tuned.weight
+    alignment = replace(alignment, attached=attached)
     if not canaries:
         bare = {name: Space(s.dim, s.unit, s.fingerprint, s.mean) for name, s in alignment.spaces.items()}
         alignment = replace(alignment, spaces=bare)

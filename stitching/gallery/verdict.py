@@ -15,7 +15,7 @@ __all__ = ["ORDER", "Gate", "Verdict", "cost", "family", "judge_gate", "verdict"
 
 # Cheapest first: what has to be embedded, then what has to be written, then what a query costs.
 ORDER = (
-    *("stay", "bridge", "dual", "map", "dual-concat", "cascade@10", "cascade@50", "cascade@200"),
+    *("stay", "bridge", "dual", "dual-tuned", "map", "dual-concat", "cascade@10", "cascade@50", "cascade@200"),
     *("expanded", "backfill@10", "backfill@25", "backfill@50", "re-embed"),
 )
 ENOUGH = 0.95  # of what the best strategy reaches; a cheaper one that keeps it is preferred
@@ -36,7 +36,7 @@ class Verdict:
 
 def family(strategy: str) -> str:
     """ "cascade" of "cascade@50", "dual" of "dual-concat"."""
-    return "dual" if strategy == "dual-concat" else strategy.partition("@")[0]
+    return "dual" if strategy.startswith("dual") else strategy.partition("@")[0]
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], metric: str, queries: int, *, pairing: str, scope: str) -> Verdict:
@@ -133,6 +133,7 @@ def title(strategy: str) -> str:
         "bridge": "Bridge: map new queries into the old space",
         "map": "Map the gallery into the new space",
         "dual": "Keep the index and ask it by both encoders (dual)",
+        "dual-tuned": "Keep the index and ask it by both encoders, by a vector trained on labels (dual-tuned)",
         "dual-concat": "Ask old and mapped vectors together by both encoders (dual-concat)",
         "expanded": "Expanded form",
         "re-embed": "Re-embed everything",
@@ -158,7 +159,7 @@ def cost(
     ``rows_written`` and ``bytes_written`` to the index; the ``query_encoders`` that a query goes through.
     """
     embedded = written = width = per_query = 0
-    encoders = {"stay": ["old"], "dual": ["old", "new"], "dual-concat": ["old", "new"]}.get(strategy, ["new"])
+    encoders = {"stay": ["old"], "dual": ["old", "new"]}.get(family(strategy), ["new"])
     if strategy == "re-embed":
         embedded, written, width = rows, rows, new_dim
     elif strategy in ("map", "expanded"):

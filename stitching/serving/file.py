@@ -87,6 +87,12 @@ class MapFile:
             )
         return self._turn("back.source", self._header["back"]["source"])
 
+    def tuned(self) -> Floats:
+        """What `dual-tuned` multiplies both queries with, ``(p + q, p)``. Raises `RefusedError` where there is none."""
+        if "attached.tuned" not in self._arrays:
+            refuse(f"{self.path}: its estimate trained nothing on labelled queries; see dual-tuned in its table.")
+        return self._arrays["attached.tuned"]
+
     def _turn(self, prefix: str, spec: Mapping[str, Any]) -> Turn:
         """One affine map, or a chain of them that may end in unit length."""
         parts = spec["settings"]["maps"] if spec["kind"] == "chain" else [spec]
