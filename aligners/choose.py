@@ -1,11 +1,10 @@
 """Held-out choice between methods: cross-fitted on the survey's sample, judged by what retrieval will see.
 
 Every sampled pair is mapped by a map that was fitted without its fold, and judged on the gallery side: the target's own
-row as query, its nearest mapped rows as answer, its own mate left out. Truth are its three nearest rows by both encoders
-together (agreed@3). The target's own ten nearest (overlap@10) are a witness: a map that bends the source to imitate them
-loses what only the source knew, and on the whole mapped gallery new queries find less with it. Over 21 choices between
-real encoders, agreed@3 lost at most .003 nDCG@10 to the better of Procrustes and ridge, overlap@10 up to .019. (Finding
-one's own mate saturates and flatters, and is a witness too.)
+row as query, its nearest mapped rows as answer, its own mate left out. Truth are its three nearest rows by both
+encoders together (agreed@3). The target's own ten nearest (overlap@10) are a witness: a map that bends the source to
+imitate them loses what only the source knew, and new queries find less on the whole mapped gallery (docs/metrics.md).
+Finding one's own mate saturates and flatters, and is a witness too.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ def fit(
 ) -> Alignment:
     """The best of ``aligners`` (by default those of ``auto``), refitted on all pairs, with the table in its provenance.
 
-    Judged by ``judge``, else by agreed@3 out of fold (`NeighbourJudge`); the earlier wins an exact tie. Where there are too few pairs to
-    hold any out, one aligner can still be fitted, and its ``held_out`` says why it is null. Raises `RefusedError` where
-    a choice has to be made and cannot. Where the best reads rows, the learning curve is that of the best that does not
-    (each entry says whose it is): training a dozen more maps for it would cost minutes.
+    Judged by ``judge``, else by agreed@3 out of fold (`NeighbourJudge`); the earlier wins an exact tie. Where there are
+    too few pairs to hold any out, one aligner can still be fitted, and its ``held_out`` says why it is null. Raises
+    `RefusedError` where a choice has to be made and cannot. Where the best reads rows, the learning curve is that of
+    the best that does not (each entry says whose it is): training a dozen more maps for it would cost minutes.
     """
     tried = [
         v for a in (candidates(pairs=survey.moments.n) if aligners is None else aligners) for v in a.variants(survey)
