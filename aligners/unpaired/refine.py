@@ -45,6 +45,8 @@ def refine(
     g = torch.Generator().manual_seed(seed)
     known = clouds.x[clouds.seeds[:, 0]].T @ clouds.y[clouds.seeds[:, 1]] * seed_weight
     k = max(1, min(k, len(clouds.x) // 100, len(clouds.y) // 100))
+    # A round of all rows is the same every time, and stays where it is: a planted rotation of 200 rows was not found.
+    batch = min(batch, 2 * len(clouds.x) // 3)
     for _ in range(rounds):
         some = clouds.x[torch.randperm(len(clouds.x), generator=g)[:batch]]
         found = nearest(normalize(some @ weight, dim=1), clouds.y, k, hubs=3, sample=500)
