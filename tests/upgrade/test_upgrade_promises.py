@@ -1,6 +1,7 @@
 """The table of failure modes: each row a promise, each promise a test."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,6 +50,14 @@ def refused(here: Path, world: World, match: str, **options: Any) -> None:
         planned(world, SOURCE, TARGET, here / "plan.json", **options)
     assert tree(here) == before
     assert not (here / "new").exists()
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)", (root / "docs" / "upgrade.md").read_text()))
+    there = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if f"def {name}(" not in there] == []
 
 
 def test_a_map_of_the_wrong_direction(world: World, here: Path) -> None:
