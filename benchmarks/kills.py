@@ -1,8 +1,9 @@
-"""`suture gallery apply` killed at random instants, on files, an index, a local store and a real PostgreSQL.
+"""`suture gallery apply` killed at each of its steps and at random instants, on files, S3, an index and two stores.
 
-An upgrade begins afresh and its process gets SIGKILL at a random instant, again and again, until a run ends by itself;
-what it made is then compared with what one run made that nobody disturbed. Then the next upgrade begins, until there
-were as many kills as asked for. So the instants fall on the first steps, the last ones, and all between.
+In one upgrade each run dies at the step after the last one's. Then an upgrade begins afresh and its process gets
+SIGKILL at a random instant, again and again, until a run ends by itself; what it made is compared with what one run
+made that nobody disturbed. Then the next upgrade begins, until there were as many kills as asked for. So the instants
+fall on the first steps, the last ones, and all between.
 """
 
 import hashlib
@@ -10,11 +11,14 @@ import json
 import multiprocessing
 import os
 import random
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ import numpy as np
 
 from suture.stitching.stores import open_store
 from suture.stitching.stores.batch import canonical, records
-from suture.stitching.stores.disk import checksum
+from suture.stitching.stores.remote import place
 from suture.stitching.upgrade.apply import apply
 from suture.stitching.upgrade.plan import Plan, load_plan
 from suture.stitching.upgrade.planning import make_plan
@@ -35,26 +39,46 @@ from upgrade import make
 
 ROWS, OLD, NEW = 4000, 64, 96
 
-CLIENTS = ("faiss", "psycopg", "pyarrow.parquet", "qdrant_client")  # imported before the work begins
+CLIENTS = ("faiss", "psycopg", "pyarrow.parquet", "qdrant_client", "s3fs", "upath")  # imported before the work begins
 RUNS = 20  # of one upgrade: one that never ends would be a fault of its own
+BUCKET = "s3://galleries"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+SERVER = """
+import time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+time.sleep(86400)
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An old gallery of ``rows`` rows, and where the new one goes; ``files`` that are to be the same bytes."""
+    """An old gallery of ``rows`` rows, and where the new one goes; ``files``, folder and pattern, of equal bytes."""
 
     name: str
     source: str
     target: str
     rows: int
     fragments: int
-    files: str | None = None
+    files: tuple[str, str] | None = None
     old: Callable[[], str] = str  # what only the store itself can say of the old rows: all their columns
 
 
 def parquet(folder: Path) -> Case:
     """A folder of parts with a column of payload."""
-    return Case("parquet", f"parquet:{folder}/old#vector", f"parquet:{folder}/new#vector", ROWS, 20, "new/part-*")
+    made = (f"{folder}/new", "part-*")
+    return Case("parquet", f"parquet:{folder}/old#vector", f"parquet:{folder}/new#vector", ROWS, 10, made)
+
+
+def s3(folder: Path) -> Case:
+    """The same in a bucket of the server that `serving_s3` started."""
+    place(BUCKET).fs.mkdir("galleries")  # type: ignore[attr-defined]
+    for path in (folder / "old").iterdir():
+        (place(BUCKET) / "old" / path.name).write_bytes(path.read_bytes())
+    made = (f"{BUCKET}/new", "part-*")
+    return Case("parquet on S3", f"parquet:{BUCKET}/old#vector", f"parquet:{BUCKET}/new#vector", ROWS, 5, made)
 
 
 def some(folder: Path, rows: int) -> tuple[list[int], Any, list[str]]:
@@ -74,7 +98,7 @@ def faiss(folder: Path) -> Case:
     index = library.IndexIDMap2(library.IndexFlatIP(OLD))
     index.add_with_ids(vectors, np.array(ids))
     library.write_index(index, str(folder / "old.faiss"))
-    return Case("faiss", f"faiss:{folder}/old.faiss", f"faiss:{folder}/new.faiss", ROWS, 20, "new.faiss")
+    return Case("faiss", f"faiss:{folder}/old.faiss", f"faiss:{folder}/new.faiss", ROWS, 10, (str(folder), "new.faiss"))
 
 
 def qdrant(folder: Path) -> Case:
@@ -127,59 +151,95 @@ def contents(uri: str) -> tuple[int, str]:
     return len(rows), hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
-def work(path: str, begins: Any) -> None:
-    """What is killed."""
+def work(path: str, begins: Any, step: int | None) -> None:
+    """What is killed: by `attempt`, or by itself at a ``step``, counted from 0."""
     warnings.simplefilter("ignore")
-    plan = load_plan(Path(path))
+    plan, count = load_plan(Path(path)), 0
+
+    def tell(name: str, facts: dict[str, Any]) -> None:
+        nonlocal count
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
     begins.send(1)
-    apply(plan)
+    apply(plan, tell=tell)
+    begins.send(count)
 
 
-def attempt(context: Any, plan: Plan, seconds: float | None) -> tuple[bool, float]:
-    """One run in a process of its own, killed after ``seconds`` of work; whether it was, and how long it worked."""
+def attempt(
+    context: Any, plan: Plan, seconds: float | None = None, step: int | None = None
+) -> tuple[int | None, float]:
+    """One run in a process of its own, killed after ``seconds`` of work or at a ``step``.
+
+    The value says how many steps it took, None where it was killed, and how long it worked.
+    """
     begun, begins = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(str(plan.path), begins))
+    process = context.Process(target=work, args=(str(plan.path), begins, step))
     process.start()
     begun.recv()
     started = time.perf_counter()
     process.join(seconds)
-    killed = process.exitcode is None
-    process.kill()
+    process.kill()  # nothing, where it has ended
     process.join()
-    if not killed and process.exitcode:
+    worked = time.perf_counter() - started
+    if process.exitcode not in (0, -signal.SIGKILL):
         raise AssertionError(f"{plan.target}: a run that was not killed ended with {process.exitcode}")
-    return killed, time.perf_counter() - started
+    return (None if process.exitcode else begun.recv()), worked
+
+
+def at_each_step(context: Any, plan: Plan, steps: int) -> int:
+    """Runs that die at one step after the other, and one that ends; how many died.
+
+    A run goes on where the last one died: when all was made ready, at each step of each fragment, at the very end.
+    """
+    each = range(1, 1 + (steps - 2) // len(plan.fragments))
+    died = [attempt(context, plan, step=at)[0] is None for at in (0, *[*each] * len(plan.fragments), 1)]
+    attempt(context, plan)
+    return sum(died)
 
 
 def killed(case: Case, folder: Path, context: Any, times: int) -> list[str]:
     """A row of the table."""
-    name = case.name.partition(",")[0]
+    name, number = case.name.partition(",")[0].replace(" ", "-"), iter(range(1 << 30))
 
-    def planned(number: int) -> Plan:
-        made = folder / f"{name}-{number}.json"
+    def planned() -> Plan:
+        made = folder / f"{name}-{next(number)}.json"
         rows = case.rows // case.fragments
         return make_plan(folder / "map.safetensors", case.source, case.target, made, model="new", fragment_rows=rows)
 
+    def afresh(plan: Plan) -> Plan:
+        retire(plan, plan.target if "postgresql://" not in plan.target else open_store(plan.target).name)
+        return planned()
+
     def found() -> tuple[Any, ...]:
-        made = {} if case.files is None else {path.name: checksum(path) for path in folder.glob(case.files)}
-        return contents(case.target), made
+        parts = [] if case.files is None else sorted(place(case.files[0]).glob(case.files[1]))
+        return contents(case.target), {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
 
     before = contents(case.source), case.old()
-    plan = planned(0)
-    _, seconds = attempt(context, plan, None)
+    plan = planned()
+    steps, seconds = attempt(context, plan)
+    assert steps is not None
     expected = found()
-    rng, kills, upgrades, other, tries = random.Random(0), 0, 0, 0, [0]
+    plan = afresh(plan)
+    died = at_each_step(context, plan, steps)
+    other = int(found() != expected)
+    rng, kills, upgrades, tries = random.Random(0), 0, 0, [0]
     while kills < times:
-        retire(plan, plan.target if "://" not in plan.target else open_store(plan.target).name)
+        plan = afresh(plan)
         upgrades += 1
-        plan = planned(upgrades)
         runs = 0
-        while runs < RUNS and attempt(context, plan, rng.uniform(0, 0.7 * seconds))[0]:
+        while runs < RUNS:
+            ended, worked = attempt(context, plan, rng.uniform(0, 0.7 * seconds))
+            if ended is not None:
+                break
             runs += 1
+        if not runs:  # others had the machine when the whole run was timed
+            seconds = min(seconds, worked)
         kills += runs
         tries.append(runs)
         if runs == RUNS:
-            attempt(context, plan, None)
+            attempt(context, plan)
         other += found() != expected
     red = [check.name for check in verify(plan) if not check.ok]
     untouched = (contents(case.source), case.old()) == before
@@ -189,6 +249,7 @@ def killed(case: Case, folder: Path, context: Any, times: int) -> list[str]:
         f"{case.rows:,}",
         str(case.fragments),
         f"{seconds:.1f}",
+        f"{died} of {steps}",
         str(kills),
         str(upgrades),
         str(max(tries)),
@@ -199,12 +260,13 @@ def killed(case: Case, folder: Path, context: Any, times: int) -> list[str]:
     ]
 
 
-CASES = (parquet, faiss, qdrant, pgvector)
+CASES = (pgvector, parquet, faiss, qdrant, s3)
 HEAD = [
     "store",
     "rows",
     "fragments",
     "s of one run",
+    "steps died at",
     "kills",
     "upgrades",
     "most kills of one",
@@ -215,6 +277,19 @@ HEAD = [
 ]
 
 
+@contextmanager
+def serving_s3() -> Iterator[None]:
+    """An S3 server of its own process, and the environment by which clients find it."""
+    command = [sys.executable, "-W", "ignore", "-c", SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            os.environ.update(KEYS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{int(process.stdout.readline())}")
+            yield
+        finally:
+            process.kill()
+
+
 def run(data: Path | None, *, quick: bool) -> None:
     """Write results/kills.md."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])  # where the fork server looks
@@ -222,16 +297,19 @@ def run(data: Path | None, *, quick: bool) -> None:
     stores = (f"suture.stitching.stores.{name}" for name in ("faiss", "parquet", "postgres", "qdrant"))
     context.set_forkserver_preload(["__main__", "kills", *stores, *CLIENTS])
     times = 3 if quick else 50
-    with tempfile.TemporaryDirectory(prefix="suture-kills-") as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what clients of stores warn of is theirs
-        folder = Path(name)
-        make(folder, ROWS, (OLD, NEW))
-        rows = [killed(case(folder), folder, context, times) for case in CASES]
     said = (
-        "`suture gallery apply` in a process that gets SIGKILL at a random instant of its work (uniform over the first "
-        "0.7 of the time of one whole run), and is started again, until a run ends by itself: one upgrade. Its files "
-        "(parquet, faiss) are compared byte for byte, its rows, ids, payloads and stamps one by one, with what one "
-        "undisturbed run made; then the next upgrade begins. `verify` is that of the last. "
-        f"{OLD} to {NEW} dims, in {folder.parent}: where the files lie changes nothing, for SIGKILL loses no cache."
+        "`suture gallery apply` in a process that gets SIGKILL, and is started again. First at each of its steps: in "
+        "one upgrade, each run dies at the step after the last one's. Then at a random instant of its work (uniform "
+        "over the first 0.7 of the time of one whole run), again and again, until a run ends by itself: one upgrade. "
+        "Its files (parquet, faiss) are compared byte for byte, its rows, ids, payloads and stamps one by one, with "
+        "what one undisturbed run made; then the next upgrade begins. `verify` is that of the last. "
+        f"{OLD} to {NEW} dims, in {tempfile.gettempdir()}; SIGKILL loses no cache, wherever files lie. "
+        "S3 is moto's server."
     )
-    results.write("kills", said + "\n\n" + results.markdown(HEAD, rows))
+    with tempfile.TemporaryDirectory(prefix="suture-kills-") as name, warnings.catch_warnings(), serving_s3():
+        warnings.simplefilter("ignore")  # what clients of stores warn of is theirs
+        folder, rows = Path(name), []
+        make(folder, ROWS, (OLD, NEW))
+        for case in CASES:
+            rows.append(killed(case(folder), folder, context, times))
+            results.write("kills", said + "\n\n" + results.markdown(HEAD, rows))

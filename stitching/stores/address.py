@@ -57,7 +57,11 @@ class Address:
         options.update(parse_qsl(query, keep_blank_values=True))
         if not path:
             raise UsageError(f"'{text}': expected {FORMS}; the path is empty.")
-        return cls(text, scheme, path, unquote(vector) or None, MappingProxyType(options))
+        vector = unquote(vector)
+        if scheme == "lance":  # a folder NAME.lance is a table of the LanceDB in its parent
+            folder = Path(path)
+            scheme, path, vector = "lancedb", str(folder.parent), f"{folder.stem}.{vector or 'vector'}"
+        return cls(text, scheme, path, vector or None, MappingProxyType(options))
 
     @property
     def shown(self) -> str:
@@ -91,6 +95,8 @@ class Address:
 
 def guess(path: Path) -> str:
     """The scheme of a bare path. Raises `SutureError` where nothing tells it."""
+    if path.suffix == ".lance":
+        return "lance"
     if path.suffix.lower() in SUFFIXES:
         return SUFFIXES[path.suffix.lower()]
     if path.is_dir():

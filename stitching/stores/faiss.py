@@ -37,11 +37,10 @@ class FaissStore(IndexStore):
 
     def open_index(self) -> Any:
         """Read the file; `SutureError` where it is none."""
-        faiss = need("faiss", "faiss")
         if not self.path.is_file():
             raise SutureError(f"{self.path}: expected a faiss index, there is no such file.")
         try:
-            return faiss.read_index(str(self.path))
+            return mapped_index(self.path)
         except RuntimeError as error:
             raise SutureError(f"{self.path}: not a faiss index that this faiss reads ({error}).") from error
 
@@ -93,7 +92,9 @@ class FaissStore(IndexStore):
         """An index with ids, in the kind and metric of the old one."""
         faiss = need("faiss", "faiss")
         metric = faiss.METRIC_L2 if spec.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        index = faiss.IndexIDMap2(like(spec, metric, rows))
+        made = like(spec, metric, rows)
+        reserve(made, rows)
+        index = faiss.IndexIDMap2(made)
         held = list[Batch]()
         for batch in batches:
             if not index.is_trained:
@@ -113,6 +114,12 @@ class FaissStore(IndexStore):
         _, found = self.index.search(as_float32(queries), k)
         ids: list[list[Any]] = found.tolist()
         return ids
+
+
+def mapped_index(path: Path | str) -> Any:
+    """The index in a file, whose vectors and links stay there until they are asked for: they take no memory."""
+    faiss = need("faiss", "faiss")
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
 def taken_apart(index: Any) -> tuple[Any, Array | None, list[Any]]:
@@ -207,7 +214,7 @@ def like(spec: Spec, metric: int, rows: int) -> Any:
     """An empty index of the kind that the old one has."""
     faiss = need("faiss", "faiss")
     if spec.source.startswith("faiss:"):
-        whole = faiss.read_index(spec.source.removeprefix("faiss:"))  # freed too early, it takes its parts along
+        whole = mapped_index(spec.source.removeprefix("faiss:"))  # freed too early, it takes its parts along
         old, _, _ = taken_apart(whole)
         if isinstance(old, faiss.IndexHNSW):
             index = faiss.IndexHNSWFlat(spec.dim, old.hnsw.nb_neighbors(1), metric)
@@ -220,6 +227,15 @@ def like(spec: Spec, metric: int, rows: int) -> Any:
             index.own_fields, _ = True, coarse.this.disown()
             return index
     return faiss.IndexFlat(spec.dim, metric)
+
+
+def reserve(index: Any, rows: int) -> None:
+    """Take the memory of ``rows`` vectors at once: an index that grows by itself holds them twice at times."""
+    faiss = need("faiss", "faiss")
+    flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+    if isinstance(flat, faiss.IndexFlat):
+        flat.codes.resize(rows * flat.code_size)
+        flat.codes.resize(0)
 
 
 def index_lists(index: Any) -> int:

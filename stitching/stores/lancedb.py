@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import IncompleteError, RefusedError, SutureError
 from ..dumps.arrays import Array
 from ..dumps.extras import need
 from .address import Address
@@ -42,6 +44,7 @@ class LanceStore(RangeStore):
     @cached_property
     def db(self) -> Any:
         """The database."""
+        require_pandas()
         return need("lancedb", "lancedb").connect(self.address.path)
 
     @property
@@ -221,6 +224,23 @@ class LanceStore(RangeStore):
         """Drop the column with its stamp."""
         there = self.table.schema.names
         self.table.drop_columns([n for n in (self.column, f"{self.column}_stamp") if n in there])
+
+
+def require_pandas() -> None:
+    """Raise `IncompleteError` where pandas is installed and did not load whole.
+
+    scikit-learn passes over a failure half-way, as on a machine short of memory; LanceDB would then stumble over the
+    rest of it in the middle of a step, and blame a circular import.
+    """
+    if find_spec("pandas") is None:
+        return
+    try:
+        import_module("pandas")
+    except (AttributeError, ImportError, MemoryError, OSError) as error:
+        raise IncompleteError(
+            f"pandas, which LanceDB uses, did not load whole ({error}). Nothing was written; run the command again, "
+            "when the machine has memory free, or reinstall pandas."
+        ) from error
 
 
 def tag(owner: str) -> str:

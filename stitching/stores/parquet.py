@@ -109,7 +109,9 @@ class ParquetStore(PartsStore):
         names = rows.schema.names
         found = np.empty((rows.num_rows, 0), np.float32)
         if vectors:
-            found = self.dump.vectors(rows.column(self.vector), self.dump.dim, first)
+            found = self.dump.vectors(rows.column(self.vector), self.dump.dim, first).astype(
+                self.dump.dtype, copy=False
+            )
         ids: Array = np.arange(first, first + rows.num_rows)
         if self.id_column is not None:
             ids = arrow_ids(rows.column(self.id_column), f"{self.path}, column {self.id_column}")

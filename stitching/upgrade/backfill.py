@@ -70,7 +70,10 @@ def backfill(plan: Plan, embed: Embedder, *, budget: int, tell: Tell = quiet) ->
     if plan.strategy == "bridge":
         raise RefusedError("--strategy bridge keeps the old rows; there is nothing to backfill.")
     if phase(plan) in ("switching", "rolling back", "rolled back", "retired"):
-        raise RefusedError(f"{plan.path}: {phase(plan)}; backfill works before or after a switch, not now.")
+        raise RefusedError(
+            f"{plan.path}: {phase(plan)}; backfill works before or after a switch, not now. After a rollback: "
+            "verify and switch again first."
+        )
     with (
         locked(plan.state / "locks", "whole"),
         plan.open_source() as source,

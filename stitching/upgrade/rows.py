@@ -157,8 +157,16 @@ def isometry(alignment: Alignment) -> Map:
 
 
 def bad_rows(batch: Batch) -> dict[str, Array]:
-    """Positions of rows that are no direction, by reason."""
-    return find_bad(batch.vectors) if len(batch) else {}
+    """Positions of rows that are no direction, by reason; denormal numbers have too few digits to give one."""
+    if not len(batch):
+        return {}
+    found, tiny = find_bad(batch.vectors), np.finfo(batch.vectors.dtype).tiny
+    sums = torch.from_numpy(batch.vectors).sum(1).abs()  # of a denormal row it is small; of few others
+    suspects = (sums < float(tiny) * batch.vectors.shape[1]).numpy()
+    suspects[found.get("zero", [])] = False
+    at = np.flatnonzero(suspects)
+    denormal = at[np.abs(batch.vectors[at]).max(1, initial=0) < tiny]
+    return {**found, "denormal": denormal} if len(denormal) else found
 
 
 def mapped(row: RowMap, batches: Iterable[Batch], stamp: str, what: str, *, familiar: bool = True) -> Iterator[Batch]:

@@ -126,7 +126,11 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
             rows += len(here)
         tell("checked", {"fragment": number, "rows": rows})
     count = target.count()
-    yield Check("ids", not lost and count == rows, f"{rows} rows, {lost} missing, {count} in the new gallery")
+    told = f"{rows} rows, {lost} missing, {count} in the new gallery"
+    if count > rows - lost and (plan.state / "after-switch.jsonl").exists():
+        told += "; what users wrote after a switch is there only (PLAN.state/after-switch.jsonl): give it to the old "
+        told += "gallery too, or remove it from the new one"
+    yield Check("ids", not lost and count == rows, told)
     yield Check("payload", not other, f"{other} rows with another payload" if other else "equal in every row")
     yield Check("stamps", not foreign, f"{foreign} rows stamped by others" if foreign else "mapped or native")
     yield Check("recomputed", worst <= target.tolerance, f"{again} rows mapped again, furthest value off {worst:.1g}")

@@ -125,6 +125,22 @@ def test_what_users_wrote_after_the_switch_stays(world: World, here: Path) -> No
     assert rollback(plan)["written_since"] == 1
 
 
+def test_what_users_wrote_after_a_switch_stands_before_the_next_one(world: World, here: Path) -> None:
+    case = qdrant(world, here)
+    plan = planned(world, case.source, case.target, here / "plan.json")
+    apply(plan)
+    assert red(plan) == []
+    switch(plan)
+    with plan.open_target() as new:
+        rows = joined(list(new.read(next(iter(new.fragments(10))), 10))).slice(0, 1)
+        new.write(0, [Batch(rows.ids + 999, rows.vectors, rows.payload, ["somebody else"])])
+    assert rollback(plan)["written_since"] == 1
+    (said,) = (check.found for check in verify(plan) if check.name == "ids")
+    assert "what users wrote after a switch is there only" in said
+    with pytest.raises(RefusedError, match="verify and switch again first"):
+        backfill(plan, lambda ids, payloads: world.new[: len(ids)], budget=1)
+
+
 def test_the_worst_mapped_rows_come_first(world: World, plan: Plan) -> None:
     model = Model(world)
     backfill(plan, model, budget=150)

@@ -1,6 +1,7 @@
 """The table of failure modes: each row a promise, each promise a test."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,6 +50,14 @@ def refused(here: Path, world: World, match: str, **options: Any) -> None:
         planned(world, SOURCE, TARGET, here / "plan.json", **options)
     assert tree(here) == before
     assert not (here / "new").exists()
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)", (root / "docs" / "upgrade.md").read_text()))
+    there = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if f"def {name}(" not in there] == []
 
 
 def test_a_map_of_the_wrong_direction(world: World, here: Path) -> None:
@@ -367,42 +376,6 @@ def test_chained_upgrades(world: World, here: Path, tmp_path: Path) -> None:
     retire(first, "parquet:old#vector")
     with pytest.raises(RefusedError, match="points to"):
         open_store("parquet:third").drop()
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "IVF4,Flat",
-        "HNSW8,Flat",
-        "IDMap,Flat",
-        "SQ8",
-        "IDMap,SQ8",
-        "IVF4,SQ8",
-    ],
-)
-def test_faiss_indexes_of_many_types(kind: str, world: World, here: Path) -> None:
-    import faiss
-
-    index = faiss.index_factory(OLD, kind, faiss.METRIC_INNER_PRODUCT)
-    index.train(world.old)
-    ids = np.arange(ROWS)
-    if kind.startswith(("IDMap", "IVF")):
-        ids = ids * 7 + 11  # with gaps, where reconstruct_n of the outer index would end the process
-        index.add_with_ids(world.old, ids)
-    else:
-        index.add(world.old)
-    faiss.write_index(index, str(here / "old.faiss"))
-    options = {"accept_lossy": True, "fragment_rows": 200}
-    if kind.endswith("SQ8"):
-        with pytest.raises(RefusedError, match="compresses"):
-            planned(world, "faiss:old.faiss", "faiss:new.faiss", here / "plan.json")
-    plan = planned(world, "faiss:old.faiss", "faiss:new.faiss", here / "plan.json", **options)
-    apply(plan)
-    assert red(plan) == []
-    new = faiss.read_index(str(here / "new.faiss"))
-    assert (new.ntotal, new.d) == (ROWS, 32)
-    found = new.search(plan.row_map(world.old[:50], ""), 1)[1][:, 0]
-    assert (found == ids[:50]).mean() > 0.9
 
 
 def test_two_dask_workers_give_the_same_bytes(world: World, here: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,15 @@ def test_a_store_that_goes_away_midway(world: World, here: Path, database: str) 
     assert red(plan) == []
     with open_store(case.target) as new:
         assert new.count() == case.rows
+
+
+def test_a_pandas_that_loaded_half_way_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine short of memory, where scikit-learn passed over the first failure."""
+    (here / "pandas.py").write_text("raise AttributeError('partially initialized module')")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    with pytest.raises(IncompleteError, match="did not load whole"):
+        open_store("lancedb:db#docs.vector").exists()
 
 
 def test_what_stands_for_a_store_that_is_lost() -> None:
