@@ -72,7 +72,7 @@ class Task:
     """``both`` ``(m, p + q)``: queries by the ``scale`` of each dimension; times ``start`` they are those of `dual`.
 
     Example i: query ``query[i]`` is answered by ``right[i]`` ``(p,)``, gallery row ``row[i]``. ``others`` ``(n, p)``:
-    the gallery rows ``number``. ``known``: the codes query * count + row of pairs that are no wrong answers.
+    the gallery rows ``number``. ``answers`` ``(m, a)``: the rows that are no wrong answers of each query, -1 for none.
     """
 
     both: Tensor
@@ -83,8 +83,7 @@ class Task:
     right: Tensor
     others: Tensor
     number: Tensor
-    count: int
-    known: Tensor
+    answers: Tensor
     seed: int
 
     @classmethod
@@ -101,10 +100,12 @@ class Task:
         length = float(systems.turned.queries.norm(dim=1).mean())
         shares = [0.5 / systems.spread(systems.old).deviation, 0.5 * length / systems.spread(systems.turned).deviation]
         scale = torch.tensor(shares).repeat_interleave(torch.tensor([p, len(systems.turn)]))
-        known = inputs.query * count + inputs.row
+        counts = torch.bincount(inputs.query, minlength=len(systems.both))
+        place = torch.arange(len(inputs.query)) - (counts.cumsum(0) - counts)[inputs.query]
+        answers = torch.full((len(counts), int(counts.max()) + 1), -1)
+        answers[inputs.query, place] = inputs.row
         if inputs.queries.exclude is not None:
-            own = (inputs.queries.exclude >= 0).nonzero()[:, 0]
-            known = torch.cat([known, own * count + inputs.queries.exclude[own]])
+            answers[:, -1] = inputs.queries.exclude
         return cls(
             systems.both * scale,
             scale,
@@ -114,8 +115,7 @@ class Task:
             normalize(inputs.gallery.rows(inputs.row), dim=1),
             normalize(inputs.gallery.rows(number), dim=1),
             number,
-            count,
-            torch.unique(known),
+            answers,
             seed,
         )
 
@@ -159,6 +159,8 @@ class Task:
         scores = vectors @ torch.cat([self.right[examples], self.others[others]]).T / TEMPERATURE
         rows = torch.cat([self.row[examples], self.number[others]])
         place = torch.arange(len(examples))
-        right_too = torch.isin(query[:, None] * self.count + rows, self.known)
+        right_too = torch.zeros(scores.shape, dtype=torch.bool)
+        for answer in self.answers[query].T:
+            right_too |= rows == answer[:, None]
         right_too[place, place] = False
         return cross_entropy(scores.masked_fill(right_too, -torch.inf), place)
