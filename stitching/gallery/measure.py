@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
 from .tuning import ENOUGH as TUNABLE
-from .tuning import Tuned, tune
+from .tuning import Tuned, training_steps, tune
 from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
@@ -95,8 +95,8 @@ def measure(
     if like is None:
         with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
             chosen = mixing(systems, seed=seed, advance=advance)
-        with ExitStack() as stack:
-            tuned = tune(systems, seed=seed, progress=lambda n: stack.enter_context(progress(n, "training on labels")))
+        with progress(training_steps(systems), "training on labels") as advance:
+            tuned = tune(systems, seed=seed, advance=advance)
     else:
         chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
         tuned = like.tuned if systems.both is None or like.tuned is None else like.tuned.serving(systems.both)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +14,7 @@ from .inputs import Inputs, Queries
 from .scan import Advance
 from .systems import Systems
 
-__all__ = ["ENOUGH", "Tuned", "tune"]
+__all__ = ["ENOUGH", "Tuned", "training_steps", "tune"]
 
 ENOUGH = 500  # labelled queries; 250 made it no better, 1,000 closed a third more of the gap (minilm -> mpnet)
 POOL, DRAWN, JUDGED = 16_384, 2_000, 4_000  # gallery rows to draw from, drawn a step, and that early stopping judges by
@@ -38,8 +37,16 @@ class Tuned:
         return replace(self, crossed=normalize(both @ self.weight, dim=1))
 
 
-def tune(systems: Systems, *, seed: int, progress: Callable[[int], Advance]) -> Tuned | None:
-    """Train it, once without each fold and once on all; None where `Systems` offers no `dual` or labels are few.
+def training_steps(systems: Systems) -> int:
+    """How many steps `tune` takes: none where `Systems` offers no `dual`, or labels are few."""
+    query = systems.inputs.query
+    if systems.both is None or query is None or len(torch.unique(query)) < ENOUGH:
+        return 0
+    return (FOLDS + 1) * STEPS
+
+
+def tune(systems: Systems, *, seed: int, advance: Advance) -> Tuned | None:
+    """Train it, once without each fold and once on all; None where that takes no `training_steps`.
 
     ``v = [q_old, q_new] ([I / s1; W' / s2] / 2 + D)``, D = 0 at first, which is `dual` at a half. Minimised is the
     cross entropy of each right answer against gallery rows drawn anew and the others' right answers (sampled softmax,
@@ -47,11 +54,10 @@ def tune(systems: Systems, *, seed: int, progress: Callable[[int], Advance]) -> 
     back is never worse there than the start. Queries of one answer are in one fold, as are groups.
     """
     inputs = systems.inputs
-    if systems.both is None or inputs.query is None or len(torch.unique(inputs.query)) < ENOUGH:
+    if systems.both is None or training_steps(systems) == 0:
         return None
     fold = folds_of(inputs.queries if inputs.queries.groups is not None else by_answer(inputs), seed)
     task = Task.of(systems, inputs, seed)
-    advance = progress((FOLDS + 1) * STEPS)
     crossed = torch.empty((len(fold), inputs.gallery.dim))
     for k in range(FOLDS):
         weight = task.trained((fold != k) & (fold != (k + 1) % FOLDS), fold == (k + 1) % FOLDS, advance)
