@@ -269,17 +269,15 @@ def catch_up(
     return {**entry, "written": wrote + len(gone)}
 
 
-def ours(plan: Plan, target: Store, number: int, ids: Array) -> Array:
-    """Which of ``ids`` ``(m,)`` the upgrade may write: those that are not there, and those that it wrote itself.
+def ours(plan: Plan, target: Store, number: int, ids: Array, *, absent: bool = True) -> Array:
+    """Which of ``ids`` ``(m,)`` the upgrade may write: those that it wrote itself, and ``absent``: those not there.
 
     What users write to the new gallery after the switch is stamped otherwise, or not at all, and stays.
     """
     there = target.fetch(number, ids, vectors=False)
     stamps = [plan.stamp] * len(there) if there.stamps is None else there.stamps
-    others = {
-        key for key, stamp in zip(there.ids.tolist(), stamps, strict=True) if stamp not in (plan.stamp, plan.model)
-    }
-    return np.array([key not in others for key in ids.tolist()], bool)
+    own = {key: stamp in (plan.stamp, plan.model) for key, stamp in zip(there.ids.tolist(), stamps, strict=True)}
+    return np.array([own.get(key, absent) for key in ids.tolist()], bool)
 
 
 def changes(before: dict[Any, int], batches: Iterable[Batch], seen: Seen) -> Iterator[tuple[Batch, Array]]:

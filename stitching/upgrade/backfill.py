@@ -192,7 +192,7 @@ def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) ->
         rows = rows_of(plan, source, fragment, cache, None, [])
         if target.live:  # only what is native: the other rows are there
             rows = (b.keep(np.array([s == plan.model for s in b.stamps or ()], bool)) for b in rows)
-            rows = (b.keep(there_and_ours(plan, target, number, b.ids)) for b in rows)
+            rows = (b.keep(ours(plan, target, number, b.ids, absent=False)) for b in rows)
             wrote = {**entry, "rows": entry["rows"]}
             target.write(number, (b for b in rows if len(b)))
         else:
@@ -202,12 +202,6 @@ def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) ->
         changed += native - entry.get("native", 0)
         tell("recorded", {"fragment": number, "rows": native - entry.get("native", 0)})
     return changed
-
-
-def there_and_ours(plan: Plan, target: Store, number: int, ids: Array) -> Array:
-    """Which rows ``(m,)`` of the new gallery are as the upgrade left them: none that users removed or wrote since."""
-    there = set(target.fetch(number, ids, vectors=False).ids.tolist()) if len(ids) else set()
-    return ours(plan, target, number, ids) & np.array([key in there for key in ids.tolist()], bool)
 
 
 def quality(plan: Plan, source: Store, cache: Cache) -> dict[str, Any]:
