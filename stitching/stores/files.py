@@ -101,6 +101,8 @@ class PartsStore(FileStore):
     suffix: ClassVar[str]
     keeps_payload: ClassVar[bool] = False
 
+    _walked = -1, 0  # the part that was asked for rows last, and the row after them
+
     # Reading
 
     @cached_property
@@ -224,12 +226,20 @@ class PartsStore(FileStore):
         return whole and (not deep or checksum(part) == entry["sha256"])
 
     def fetch(self, number: int, ids: Array, *, vectors: bool = True) -> Batch:
-        """From part ``number``."""
+        """From part ``number``: its next rows where it is they, as when a part is walked through, else all of it."""
         part = self.part_of(number)
-        held = [] if not part.exists() else list(self.rows_of(part, 0, self.part_rows(part), 0, 1 << 16, vectors))
-        if not held:
-            return Batch(np.asarray(ids)[:0], np.empty((0, 0), np.float32))
-        return by_id(joined(held), ids)
+        rows = self.part_rows(part) if part.exists() else 0
+        walked, start = self._walked
+        start = start if walked == number and start + len(ids) <= rows else 0
+        stop = min(start + len(ids), rows)
+        found = self._joined(part, start, stop, vectors)
+        if found is None or found.ids.tolist() != ids.tolist():
+            found = self._joined(part, 0, rows, vectors)
+        self._walked = number, stop
+        return Batch(ids[:0], np.empty((0, 0), np.float32)) if found is None else by_id(found, ids)
+
+    def _joined(self, part: Path, start: int, stop: int, vectors: bool) -> Batch | None:
+        return joined(list(self.rows_of(part, start, stop, 0, 1 << 16, vectors))) if start < stop else None
 
 
 def by_id(batch: Batch, ids: Array) -> Batch:

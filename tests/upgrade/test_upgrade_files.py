@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +25,8 @@ from upgrade_worlds import (
 
 from suture.aligners import RefusedError, load
 from suture.stitching.apply import serving_map
+from suture.stitching.stores.batch import Batch, joined
+from suture.stitching.stores.files import PartsStore
 from suture.stitching.upgrade.apply import apply
 from suture.stitching.upgrade.plan import Plan, load_plan
 from suture.stitching.upgrade.status import status
@@ -218,3 +220,36 @@ def test_events_tell_machines_what_happens(plan: Plan) -> None:
     assert [step for step, _ in events][:2] == ["created", "written"]
     assert sum(facts["rows"] for step, facts in events if step == "recorded") == ROWS
     json.dumps(events)
+
+
+@pytest.mark.parametrize("target", ["parquet:new#vector", "npy:new"])
+def test_a_walk_reads_each_row_once_and_any_order_is_found(
+    world: World, old: Path, here: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    for path in old.iterdir():  # npy keeps no payload
+        pq.write_table(pa.table(pq.read_table(path).select(["id", "vector"])), path)
+    plan = planned(world, "parquet:old#vector", target, here / "plan.json")
+    apply(plan)
+    read = 0
+    with plan.open_target() as store:
+        assert isinstance(store, PartsStore)
+        rows_of = store.rows_of
+
+        def counted(*words: Any) -> Iterator[Batch]:
+            nonlocal read
+            for batch in rows_of(*words):
+                read += len(batch)
+                yield batch
+
+        monkeypatch.setattr(store, "rows_of", counted)
+        whole = joined(list(rows_of(store.parts[0], 0, 150, 0, 150, True)))
+        for start in range(0, 150, 40):
+            there = store.fetch(0, whole.ids[start : start + 40])
+            assert np.array_equal(there.vectors, whole.vectors[start : start + 40])
+        assert read == 150
+        order = np.random.default_rng(0).permutation(150)[:60]
+        assert np.array_equal(store.fetch(0, whole.ids[order]).vectors, whole.vectors[order])
+        strangers = np.concatenate([whole.ids[100:110], whole.ids[:1] + 1])
+        assert store.fetch(0, strangers).ids.tolist() == whole.ids[100:110].tolist()
