@@ -68,7 +68,8 @@ def swept(images: encoders.Images, epochs: int, draws: int) -> str:
     return section(
         "Anchors",
         "Fashion-MNIST, mean accuracy over all ordered pairs of encoders trained for the task, "
-        + ("one draw." if draws == 1 else f"{draws} draws."),
+        + ("one draw." if draws == 1 else f"{draws} draws.")
+        + " The choice by the head holds pairs out, and needs 20.",
         results.markdown(("anchors", *map(str, COUNTS)), rows),
         "![accuracy by number of anchors](stitching_anchors.png)",
     )
