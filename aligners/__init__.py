@@ -9,6 +9,7 @@ from .aligner import Aligner, LinearAligner
 from .alignment import Alignment, Space
 from .errors import RefusedError, SutureError, UsageError
 from .file import load, save_alignment
+from .linear.blend import Blend
 from .linear.cca import CCA
 from .linear.identity_ridge import IdentityRidge
 from .linear.least_squares import LeastSquares
@@ -63,6 +64,7 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "ridge": Ridge,
     "identity-ridge": IdentityRidge,
     "rotation-ridge": RotationRidge,
+    "blend": Blend,
     "reduced-rank": ReducedRank,
     "whitening": Whitening,
     "cca": CCA,
@@ -109,6 +111,7 @@ __all__ = [
     "AnchorBootstrap",
     "AssignmentPrediction",
     "Bind",
+    "Blend",
     "Chain",
     "Concepts",
     "Distill",

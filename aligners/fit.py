@@ -11,6 +11,7 @@ from .aligner import Aligner
 from .alignment import Alignment
 from .choose import Candidate, Judge, NeighbourJudge, winner
 from .heldout import held_out, learning_curve
+from .linear.blend import Blend
 from .linear.procrustes import Procrustes
 from .linear.procrustes_diagonal import ProcrustesDiagonal
 from .linear.ridge import Ridge
@@ -34,7 +35,7 @@ DISTILL_FROM = 2000  # pairs; with fewer, distillation gains less than the choic
 
 def candidates(family: Family = "affine", pairs: float = 0) -> tuple[Aligner, ...]:
     """What ``auto`` compares for that many ``pairs``, simplest first; "any" adds the maps that are not affine."""
-    affine: tuple[Aligner, ...] = (Procrustes(), ProcrustesDiagonal(), RotationRidge(), Ridge())
+    affine: tuple[Aligner, ...] = (Procrustes(), ProcrustesDiagonal(), RotationRidge(), Ridge(), Blend())
     if pairs >= DISTILL_FROM:
         affine = (*affine, Distill())
     return affine if family == "affine" else (*affine, Local(), LandmarkKernel(), MLP(), DistillMLP())
@@ -54,7 +55,7 @@ def fit(
 ) -> Alignment:
     """The best of ``aligners`` (by default those of ``auto``), refitted on all pairs, with the table in its provenance.
 
-    Judged by ``judge``, else by agreed@3 out of fold (`NeighbourJudge`); the earlier wins an exact tie. Where there are
+    Judged by ``judge``, else by kept@3 out of fold (`NeighbourJudge`); the earlier wins an exact tie. Where there are
     too few pairs to hold any out, one aligner can still be fitted, and its ``held_out`` says why it is null. Raises
     `RefusedError` where a choice has to be made and cannot. Where the best reads rows, the learning curve is that of
     the best that does not (each entry says whose it is): training a dozen more maps for it would cost minutes.

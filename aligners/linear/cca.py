@@ -28,7 +28,7 @@ class CCA(TwoSided):
     """Variates ``a = (x - mean_x) A``, ``b = (y - mean_y) B`` with ``A = Cx^-1/2 U``, ``B = Cy^-1/2 V``.
 
     ``Cx^-1/2 Sxy Cy^-1/2 = U diag(rho) V'`` with ``Cx = Sxx + eps tr(Sxx)/p I``, and Cy likewise (Hotelling 1936; Vinod
-    1976 for the ridge). ``eps`` left open: chosen by agreed@3 out of fold. ``rank``: at most so many variates (all by
+    1976 for the ridge). ``eps`` left open: chosen by kept@3 out of fold. ``rank``: at most so many variates (all by
     default; rho already weighs them). ``variance``: PCA first, the components that hold this share of each side's
     variance ("SVCCA"; Raghu et al. 2017).
 

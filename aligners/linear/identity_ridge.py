@@ -23,7 +23,7 @@ class IdentityRidge(LinearAligner):
     """``min_D ||Xc (I + D) - Yc||^2 + mu ||D||^2``: ``D = (Xc'Xc + mu I)^-1 Xc'(Yc - Xc)`` ``(d, d)``, equal dims.
 
     For a new version of the same encoder. ``mu = strength * mean eigenvalue of Xc'Xc``; ``strength`` left open: the
-    best of 10^-2 to 10^2 by agreed@3 out of fold. ``blend`` t: ``x + t (f(x) - x)`` for the fitted f, from no change
+    best of 10^-2 to 10^2 by kept@3 out of fold. ``blend`` t: ``x + t (f(x) - x)`` for the fitted f, from no change
     at all (0) to the whole correction, shift of the mean included (1).
     """
 

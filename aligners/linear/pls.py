@@ -38,7 +38,7 @@ class PLS(TwoSided):
     ``p = XX r / t't``, ``q = XY'r / t't``, ``XY <- XY - t't p q'``. One-sided. It ends before ``rank`` where XY is
     exhausted, as no further component could change the map.
 
-    ``rank``: at most so many components; left open: chosen by agreed@3 out of fold.
+    ``rank``: at most so many components; left open: chosen by kept@3 out of fold.
     """
 
     name: ClassVar[str] = "pls"

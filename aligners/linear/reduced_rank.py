@@ -28,7 +28,7 @@ class ReducedRank(LinearAligner):
     eigenvectors of ``W_ridge' (Xc'Xc + lam I) W_ridge`` (Mukherjee & Zhu 2011; at lam = 0 Izenman 1975). To cut
     the singular values of W itself, without regard to the rows, is another and worse thing.
 
-    ``alpha``: as in `Ridge`, by GCV where it is left open. ``rank`` left open: chosen by agreed@3 out of fold.
+    ``alpha``: as in `Ridge`, by GCV where it is left open. ``rank`` left open: chosen by kept@3 out of fold.
     """
 
     name: ClassVar[str] = "reduced-rank"

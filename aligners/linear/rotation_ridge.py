@@ -25,7 +25,7 @@ class RotationRidge(LinearAligner):
     One knob from least squares (strength 0) to orthogonal Procrustes (strength infinite); R is the (semi-)orthogonal
     Procrustes solution and ``mu = strength * mean eigenvalue of Xc'Xc``. The closed form of lambda-orthogonality (Ricci
     et al. 2025, which learns the same trade-off by gradient descent). ``strength`` left open: the best of 10^-2 to 10^2
-    by agreed@3 out of fold. ``scale``: s by least squares, ``sum(S) / ||Xc||^2`` for p <= q, instead of 1; left open
+    by kept@3 out of fold. ``scale``: s by least squares, ``sum(S) / ||Xc||^2`` for p <= q, instead of 1; left open
     it is 1 where the rows of both spaces have unit length, else chosen too.
     """
 

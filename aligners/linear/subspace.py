@@ -36,7 +36,7 @@ class Subspace(TwoSided):
     cca and pls are matched one to one already, so that Procrustes finds M = I there.
 
     Escaping Plato's Cave (Hadgi et al. 2025) is cca of 50 directions with an affine map inside (inner="ridge"); pca of
-    the same rank is the control that it must beat. ``rank``: at most so many directions; left open: by agreed@3
+    the same rank is the control that it must beat. ``rank``: at most so many directions; left open: by kept@3
     out of fold.
     """
 

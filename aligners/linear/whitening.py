@@ -30,7 +30,7 @@ class Whitening(TwoSided):
     multiple of the identity (Ledoit & Wolf 2004) by ``shrinkage`` g: 0 is no shrinkage, where directions without
     variance are left out, and 1 is Procrustes with one scale. The shared space is the whitened target, and there is a
     way back to both sides. ``rotate``: R is the Procrustes solution between the whitened sides, which makes the map CCA
-    with every correlation set to 1; off, R = I (equal dims). ``shrinkage`` left open: chosen by agreed@3 out of fold.
+    with every correlation set to 1; off, R = I (equal dims). ``shrinkage`` left open: chosen by kept@3 out of fold.
     """
 
     name: ClassVar[str] = "whitening"

@@ -41,7 +41,7 @@ class LandmarkKernel(Aligner):
     pass. ``g = 1 / (width^2 median ||l_i - l_j||^2)``: ``width`` above 1 makes bumps wider.
     ``alpha``: the penalty on C, as in `Ridge`. Landmarks are sampled source rows: ``landmarks`` of them, or 512
     and at most a quarter of the sample. ``base``: the affine map ("procrustes" with a scale, "rotation-ridge" of
-    strength 1 or "ridge"); left open, the one with the best agreed@3 out of fold, landmarks and all.
+    strength 1 or "ridge"); left open, the one with the best kept@3 out of fold, landmarks and all.
     """
 
     name: ClassVar[str] = "landmark"

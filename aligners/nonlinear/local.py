@@ -33,7 +33,7 @@ class Local(Aligner):
     median over rows of how much farther the second nearest centre is than the nearest. Each R_k is the orthogonal
     Procrustes solution of the pairs weighted by g_k, with ``blend`` times the moments of all pairs (at the cell's share
     of the rows) added: 0 is every cell for itself, a large blend the one rotation of all. ``scale``: a least-squares
-    scale a cell. ``softness``: how far cells reach into each other. ``cells`` left open: 2, 4 or 8 by agreed@3 out of
+    scale a cell. ``softness``: how far cells reach into each other. ``cells`` left open: 2, 4 or 8 by kept@3 out of
     fold.
     """
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from ...aligners.aligner import Aligner
 from ...aligners.alignment import Alignment
 from ...aligners.audit import PROBE, audit
-from ...aligners.choose import NeighbourJudge, cross_fit, shuffled
+from ...aligners.choose import best, cross_fit, shuffled
 from ...aligners.fit import candidates
 from ...aligners.fit import fit as choose_and_fit
+from ...aligners.linear.blend import Blend
 from ...aligners.linear.procrustes import Procrustes
 from ...aligners.linear.ridge import Ridge
 from ...aligners.linear.rotation_ridge import RotationRidge
@@ -67,11 +68,9 @@ def fit_maps(pairs: PairStream, aligners: Sequence[Aligner] | None = None, *, se
     tried = candidates(pairs=survey.moments.n) if aligners is None else aligners
     alignment = choose_and_fit(survey, tried, track=track)
     back = reversed_survey(survey)
-    judge = NeighbourJudge(back)
-    ways: list[Aligner] = [Procrustes(), *(RotationRidge(strength=s) for s in STRENGTHS), Ridge()]
+    ways: list[Aligner] = [Procrustes(), *(RotationRidge(strength=s) for s in STRENGTHS), Ridge(), Blend()]
     ways = [v for way in ways for v in way.variants(back)]
-    scores = [float(judge(a)["overlap@10"].mean()) for a in track(ways, "comparing bridges")]
-    way = ways[scores.index(max(scores))]
+    way = best(ways, back, lambda tried: track(tried, "comparing bridges"))
     alignment = replace(alignment, back={**alignment.back, "source": way.align(back).translate()})
     sample = survey.sample
     null = Survey.of(shuffled(sample, seed), canaries=False)

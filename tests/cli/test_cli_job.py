@@ -32,8 +32,8 @@ def test_fit_says_what_it_did(auto: dict[str, Any], ab: Path) -> None:
     assert (auto["source_dim"], auto["target_dim"]) == (24, 32)
     assert auto["path"] == str(ab)
     assert auto["method"] in {c["method"] for c in auto["candidates"]}
-    assert auto["judged_by"] == "agreed@3"
-    scores = [c["agreed@3"]["estimate"] for c in auto["candidates"]]
+    assert auto["judged_by"] == "kept@3"
+    scores = [c["kept@3"]["estimate"] for c in auto["candidates"]]
     assert scores == sorted(scores, reverse=True)
     tried = {c["method"] for c in auto["candidates"]}
     assert tried == {aligner.name for aligner in candidates("affine", 320)}

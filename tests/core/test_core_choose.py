@@ -145,7 +145,7 @@ def test_the_planted_method_wins():
     judge = NeighbourJudge(survey)
     rated = [Candidate(a, judge(a)) for a in tried]
     assert winner(rated).aligner == Fixed(seed=3)
-    assert winner(rated).judged_by == "agreed@3"
+    assert winner(rated).judged_by == "kept@3"
     assert float(judge(Fixed(seed=3))["recall@1"].mean()) > 0.95
     assert float(judge(Fixed(seed=1))["overlap@10"].mean()) < 0.1
 

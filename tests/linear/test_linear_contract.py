@@ -17,6 +17,7 @@ from suture.aligners import (
     CCA,
     PLS,
     Affine,
+    Blend,
     IdentityRidge,
     LeastSquares,
     LinearAligner,
@@ -42,7 +43,7 @@ from suture.aligners import (
 LINEAR = {name: kind for name, kind in ALIGNERS.items() if issubclass(kind, LinearAligner)}
 EXPECTED = {
     *("mean-shift", "procrustes", "procrustes-diagonal", "least-squares", "ridge", "identity-ridge", "rotation-ridge"),
-    *("reduced-rank", "whitening", "cca", "pls", "subspace"),
+    *("blend", "reduced-rank", "whitening", "cca", "pls", "subspace"),
 }
 DEFAULTS: list[LinearAligner] = [kind() for kind in LINEAR.values()]
 VARIANTS: list[LinearAligner] = [
@@ -58,6 +59,7 @@ VARIANTS: list[LinearAligner] = [
     IdentityRidge(strength=0.3),
     RotationRidge(strength=0.3),
     RotationRidge(strength=0.3, scale=True),
+    Blend(share=0.2),
     ReducedRank(rank=6, alpha=0.01),
     Whitening(shrinkage=0.05),
     Whitening(shrinkage=0.05, rotate=False),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from suture.aligners import (
+    Blend,
     IdentityRidge,
     LeastSquares,
     MeanShift,
@@ -291,3 +292,23 @@ def test_mean_shift_moves_the_mean_and_nothing_else() -> None:
 def test_small_penalties_do_not_blow_up_where_ridge_is_plain() -> None:
     moments = Moments.of(*views(80, 6, 5))
     torch.testing.assert_close(Ridge(alpha=0.0).solve(moments).weight, LeastSquares().solve(moments).weight)
+
+
+@pytest.mark.parametrize(("p", "q"), [(6, 9), (9, 6)])
+def test_a_blend_is_both_ends_and_the_scaled_mean_of_their_predictions(p: int, q: int) -> None:
+    x, y = views(40, p, q)
+    moments = Moments.of(x, y)
+    turn, ridge = (centred(x) @ aligner.solve(moments).weight for aligner in (Procrustes(), Ridge()))
+    unit = [mapped / torch.linalg.norm(mapped) for mapped in (turn, ridge)]
+    for share in (0.0, 0.3, 0.5, 1.0):
+        mapped = centred(x) @ Blend(share=share).solve(moments).weight
+        mean = (1 - share) * unit[0] + share * unit[1]
+        best = np.linalg.lstsq(mean.reshape(-1, 1).numpy(), centred(y).reshape(-1).numpy())[0][0]
+        torch.testing.assert_close(mapped, mean * best)
+
+
+def test_a_blend_turns_with_both_spaces() -> None:
+    x, y = views(40, 7, 7)
+    here, there = rotation(7, seed=3), rotation(7, seed=4)
+    plain, turned = (Blend().solve(Moments.of(*rows)) for rows in ((x, y), (x @ here, 3 * y @ there)))
+    torch.testing.assert_close(turned(x @ here), 3 * plain(x) @ there)
