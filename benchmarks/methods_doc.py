@@ -52,8 +52,8 @@ emoji. Methods that need no pairs get less: 4,000 rows of the one encoder and 4,
 speaks for their map. Those that need labels get the labels of the same rows (45 kinds of glosses, 9 groups of
 emoji) and no pairs: a translation through so few names finds the right kind, not the right row. Those for many
 spaces are given two; head-distill a logistic head on the labels of the same pairs' target rows. What few pairs and none
-give with 7,000 rows a side, where vecmap gets there too, is in [seeds](../benchmarks/results/seeds.md). More on emoji in
-[emoji](../benchmarks/results/emoji.md), on distillation in [distillation](../benchmarks/results/distillation.md).
+give with 7,000 rows a side, where vecmap gets there too, is in [seeds](../benchmarks/results/seeds.md). More on emoji
+in [emoji](../benchmarks/results/emoji.md), on distillation in [distillation](../benchmarks/results/distillation.md).
 `suture methods NAME` shows a method's equation and parameters."""
 
 COST = {
@@ -274,6 +274,11 @@ Commands and functions that are no method of their own:
   al. 2024).
 * `suture concepts` (`aligners.named.agreement`): AUROC of named coordinates, agreement of encoders on them, and what
   makes a match.
+* `suture match --by transport` (`aligners.transport.sinkhorn`): Sinkhorn's plan in the log domain (Cuturi 2013);
+  partial with `--share` (Chapel et al. 2020), unbalanced with `--rho` (Chizat et al. 2018): rows without a mate stay
+  alone. In Python also `barycentric`, where a plan sends each row on average.
+* `suture match --by local-cka --seeds` (`aligners.measures.local_cka`): the known pairs alone, no map (Maniparambil et
+  al. 2024), in its exact fast form.
 * `aligners.unpaired.anchors`: `bootstrapped`, anchors found from a few pairs (Cannistraci et al. 2023).
 
 `rotation-ridge` is the closed-form path of lambda-orthogonality: its `strength` goes from least squares (0) to the

@@ -13,9 +13,11 @@ from torch.nn.functional import normalize
 
 from ..aligners.alignment import Alignment
 from ..aligners.arrays import working_dtype
-from ..aligners.errors import RefusedError
+from ..aligners.errors import RefusedError, UsageError
+from ..aligners.measures.local_cka import local_cka
 from ..aligners.pairs import as_keys
 from ..aligners.recognise import require_side
+from ..aligners.transport.sinkhorn import hard_assignment, partial_plan, plan_entropy, sinkhorn, unbalanced
 from ..aligners.unpaired.base import UnpairedAligner
 from ..aligners.unpaired.clouds import checked_seeds, sampled_rows
 from ..aligners.unpaired.csls import crowding
@@ -24,11 +26,13 @@ from .dumps import BadRows, Dump, Screen, hash_ids
 from .dumps.pairs import join_table
 from .tables import write_table
 
-__all__ = ["Matches", "fit_unpaired", "known_pairs", "match", "write_matches"]
+__all__ = ["Matches", "Plan", "fit_unpaired", "known_pairs", "match", "match_by_anchors", "write_matches"]
 
 BLOCK = 2048
 MOST_CELLS = 100_000_000
+PLAN_CELLS = 10_000_000  # of a transport plan, of which several float64 copies are held
 KNOWN = 1.0
+LEFT_OUT = 0.5  # of what the plan moves of the row that it moves most of: a row of less has no mate
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +41,41 @@ class Matches:
 
     Confidence is the CSLS score of the pair minus that of the best other target: 0 is a coin flip, below 0 another
     target was nearer but is taken (one-to-one). Pairs that were known have confidence 1. ``mutual``: share of the pairs
-    where the source is also the target's best.
+    where the source is also the target's best. ``spread``: over how many targets a transport plan lays a row, from 1
+    on; None where none was made.
     """
 
     source: Tensor
     target: Tensor
     confidence: Tensor
     mutual: float
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a transport plan matches, where all rows compete: ``eps``, entropy in units of cosine.
+
+    Balanced: every row has a mate. ``share``: that share of the rows has one, and which is the plan's choice (partial
+    transport). ``rho``: a row may stay alone at that price, in units of cosine (unbalanced transport).
+    """
+
+    eps: float = 0.05
+    share: float | None = None
+    rho: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is not None and self.rho is not None:
+            raise UsageError("a plan is partial (share) or unbalanced (rho): give one of the two.")
+
+    def of(self, cosine: Tensor) -> Tensor:
+        """The plan ``(n, m)``, in shares of a row's mass: rows add up to at most 1."""
+        n, cost = len(cosine), cosine.max() - cosine
+        if self.share is not None:
+            return partial_plan(cost, self.eps, self.share) * n
+        if self.rho is not None:
+            return unbalanced(cost, self.eps, self.rho) * n
+        return sinkhorn(cost, self.eps) * n
 
 
 def known_pairs(source: Dump, target: Dump, path: Path) -> Tensor:
@@ -114,15 +146,17 @@ def match(
     target: Dump,
     *,
     seeds: Tensor | None = None,
+    plan: Plan | None = None,
     one_to_one: bool = False,
     bad_rows: BadRows,
     familiar: bool = True,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Matches:
-    """The best target row of each source row by CSLS in the target's space; both dumps are held in memory.
+    """The best target row of each source row in the target's space; both dumps are held in memory.
 
-    ``one_to_one``: the assignment of the highest total score (Hungarian), at most 10^8 pairs of rows. ``seeds`` keep
-    their mates. ``familiar``: check that the rows behave like those the map was fitted on. Cost n m dims.
+    By CSLS, or by a transport ``plan``, which leaves rows out that it moves little of. ``one_to_one``: the
+    assignment of the highest total score (Hungarian), at most 10^8 pairs of rows. ``seeds`` keep their mates.
+    ``familiar``: check that the rows behave like those the map was fitted on. Cost n m dims.
     """
     sides = []
     for side, dump in (("source", source), ("target", target)):
@@ -136,17 +170,59 @@ def match(
     x, y = normalize(x - centre, dim=1), normalize(y - centre, dim=1)
     known = torch.empty((0, 2), dtype=torch.int64) if seeds is None else seeds
     known = torch.stack([torch.searchsorted(k, known[:, i].contiguous()) for i, k in enumerate((here, there))], 1)
+    if plan is not None:
+        require_cells("a transport plan", x, y, PLAN_CELLS)
+        shares = plan.of(x @ y.T)
+        return chosen(shares, here, there, known, one_to_one=one_to_one, spread=plan_entropy(shares))
     if one_to_one:
-        if len(x) * len(y) > MOST_CELLS:
-            raise RefusedError(
-                f"--one-to-one compares all rows with all: expected at most {MOST_CELLS:.0e} pairs of rows, got "
-                f"{len(x)} x {len(y)}. Leave it off, or match parts of the dumps."
-            )
-        rows, best, confidence, mutual = assigned(x, y, known)
+        require_cells("--one-to-one", x, y, MOST_CELLS)
+        rows, best, confidence, mutual = assigned(torch.cat([block for _, block in score_blocks(x, y)]), known)
     else:
         rows = torch.arange(len(x))
         best, confidence, mutual = nearest_targets(x, y, known, advance)
     return Matches(here[rows], there[best], confidence, mutual)
+
+
+def match_by_anchors(
+    source: Dump, target: Dump, anchors: Tensor, *, one_to_one: bool = False, bad_rows: BadRows
+) -> Matches:
+    """The target row of each source row that fits best to the known pairs ``anchors`` ``(s, 2)``: no map is made.
+
+    By local CKA (Maniparambil et al. 2024), with the anchors themselves among the rows, which keep their mates.
+    """
+    sides = [good_rows(dump, torch.arange(dump.rows), bad_rows) for dump in (source, target)]
+    (x, here), (y, there) = sides
+    require_cells("local CKA", x, y, PLAN_CELLS)
+    known = torch.stack([torch.searchsorted(k, anchors[:, i].contiguous()) for i, k in enumerate((here, there))], 1)
+    scores = local_cka(x[known[:, 0]], y[known[:, 1]], x, y)
+    return chosen(scores, here, there, known, one_to_one=one_to_one)
+
+
+def require_cells(what: str, x: Tensor, y: Tensor, most: int) -> None:
+    """Raises `RefusedError` where all rows against all are more than memory should hold."""
+    if len(x) * len(y) > most:
+        raise RefusedError(
+            f"{what} compares all rows with all: expected at most {most:.0e} pairs of rows, got {len(x)} x {len(y)}. "
+            "Leave it off, or match parts of the dumps."
+        )
+
+
+def chosen(
+    scores: Tensor, here: Tensor, there: Tensor, known: Tensor, *, one_to_one: bool, spread: float | None = None
+) -> Matches:
+    """The best target of each row by ``scores`` ``(n, m)``; of a plan, rows of little mass are left out."""
+    if one_to_one:
+        rows, best, confidence, mutual = assigned(scores, known)
+    else:
+        two = scores.topk(min(2, scores.shape[1]), dim=1)
+        rows, best, confidence = torch.arange(len(scores)), two.indices[:, 0], two.values[:, 0] - two.values[:, -1]
+        best[known[:, 0]], confidence[known[:, 0]] = known[:, 1], KNOWN
+        mutual = float((scores.argmax(0)[best] == rows).double().mean())
+    if spread is not None:
+        mass = scores.sum(1)
+        mated = (mass[rows] >= LEFT_OUT * mass.max()) | torch.isin(rows, known[:, 0])
+        rows, best, confidence = rows[mated], best[mated], confidence[mated]
+    return Matches(here[rows], there[best], confidence, mutual, spread)
 
 
 def score_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -178,18 +254,18 @@ def nearest_targets(
     return best, margin, mutual
 
 
-def assigned(x: Tensor, y: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-    """The one-to-one pairs of the highest total score: rows of x, rows of y, margins, and the share that is mutual."""
-    from scipy.optimize import linear_sum_assignment
-
-    scores = torch.cat([block for _, block in score_blocks(x, y)])
+def assigned(scores: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """The one-to-one pairs of the highest total of ``scores`` ``(n, m)``: rows, columns, margins, and the share that is
+    mutual.
+    """
     weighed = scores.clone()
     weighed[known[:, 0], known[:, 1]] += 1e3  # more than any other choice could gain
-    rows, columns = (torch.from_numpy(i) for i in linear_sum_assignment(weighed.numpy(), maximize=True))
+    rows, columns = hard_assignment(weighed)
     mutual = float((scores.argmax(0)[columns] == rows).double().mean())
     own = scores[rows, columns]
-    scores[rows, columns] = -torch.inf
-    margin = own - scores[rows].amax(1) if len(y) > 1 else torch.zeros_like(own)
+    others = scores.clone()
+    others[rows, columns] = -torch.inf
+    margin = own - others[rows].amax(1) if scores.shape[1] > 1 else torch.zeros_like(own)
     margin[torch.isin(rows, known[:, 0])] = KNOWN
     return rows, columns, margin, mutual
 

@@ -91,6 +91,59 @@ def test_one_to_one_uses_every_target_once(world: Path, seeded: Path) -> None:
     assert sum(row["source"] == row["target"] for row in rows) > 285
 
 
+def test_a_plan_leaves_rows_without_a_mate_alone(world: Path, seeded: Path) -> None:
+    """Of 300 rows 240 have their mate among the targets; 60 targets are others'."""
+    others = np.load(world / "b.npy")[700:760]
+    np.save(world / "some_b.npy", np.concatenate([np.load(world / "held_b.npy")[:240], others]))
+    out = world / "plan.csv"
+    words = ("match", world / "held_a.npy", world / "some_b.npy", "--map", seeded, "-o", out, "--overwrite")
+    matched = {}
+    for how in ((), ("--share", 0.8), ("--rho", 0.5)):
+        found = answer(*words, "--by", "transport", *how)
+        rows = read(out)
+        matched[how] = {int(row["source"]) for row in rows}
+        right = sum(row["source"] == row["target"] for row in rows)
+        assert found["rows"] == len(rows)
+        assert (found["by"], found["method"]) == ("transport", "seeded")
+        assert found["spread"] >= 1
+        assert right > 220
+    assert matched[()] == set(range(300))  # balanced: everybody has a mate
+    for how in (("--share", 0.8), ("--rho", 0.5)):
+        alone = set(range(300)) - matched[how]
+        assert len(alone) >= 20
+        assert sum(row >= 240 for row in alone) > 0.8 * len(alone)
+
+
+def test_known_pairs_alone_match_by_local_cka(world: Path) -> None:
+    out = world / "cka.csv"
+    x, y, _, _ = disjoint(800, 24, 20, noise=0.05)
+    np.save(world / "seen_a.npy", x[:20].float().numpy())
+    np.save(world / "seen_b.npy", y[:20].float().numpy())
+    for side in "ab":
+        rows = [np.load(world / f"{part}_{side}.npy") for part in ("seen", "held")]
+        np.save(world / f"cka_{side}.npy", np.concatenate(rows))
+    words = ("match", world / "cka_a.npy", world / "cka_b.npy", "--seeds", world / "rows.csv", "-o", out)
+    found = answer(*words, "--by", "local-cka")
+    rows = read(out)
+    assert (found["method"], found["known"], found["rows"]) == ("local-cka", 20, 320)
+    assert sum(row["source"] == row["target"] for row in rows[20:]) > 10 * 300 / 320  # ten times chance, of 20 pairs
+    assert all(row["source"] == row["target"] for row in rows[:20])
+
+
+def test_what_belongs_to_other_ways_of_matching_is_refused(world: Path, seeded: Path) -> None:
+    words = ("match", world / "held_a.npy", world / "held_b.npy", "-o", world / "no.csv")
+    for more, said in (
+        (("--map", seeded, "--share", 0.5), "of --by transport"),
+        (("--map", seeded, "--by", "transport", "--share", 0.5, "--rho", 1), "one of the two"),
+        (("--map", seeded, "--by", "cosine"), "expected one of csls"),
+        (("--by", "local-cka"), "needs --seeds"),
+    ):
+        done = run(*words, *more)
+        assert done.exit_code == 2
+        assert said in " ".join(done.output.split())
+    assert not (world / "no.csv").exists()
+
+
 def test_match_by_seeds_keeps_them_and_names_ids(world: Path) -> None:
     out = world / "by_seeds.csv"
     ids = ("--ids", world / "a.txt", "--ids", world / "b.txt")
