@@ -52,6 +52,7 @@ from .unpaired.base import UnpairedAligner
 from .unpaired.graph_matching import GraphMatching
 from .unpaired.gromov_wasserstein import GromovWasserstein
 from .unpaired.mini_vec2vec import MiniVec2Vec
+from .unpaired.prototype_transport import PrototypeTransport
 from .unpaired.seeded import Seeded
 from .unpaired.vecmap import VecMap
 from .unpaired.wasserstein_procrustes import WassersteinProcrustes
@@ -86,6 +87,7 @@ ALIGNERS: dict[str, type[Aligner]] = {
     "gromov-wasserstein": GromovWasserstein,
     "wasserstein-procrustes": WassersteinProcrustes,
     "graph-matching": GraphMatching,
+    "prototype-transport": PrototypeTransport,
     "assignment": AssignmentPrediction,
     "unit-matching": UnitMatching,
     "sparse-units": SparseUnits,
@@ -139,6 +141,7 @@ __all__ = [
     "Procrustes",
     "ProcrustesDiagonal",
     "ProductOfInvariances",
+    "PrototypeTransport",
     "ReducedRank",
     "RefusedError",
     "RelativeRepresentation",

@@ -76,6 +76,7 @@ COST = {
     "gromov-wasserstein": "rounds n^3, n at most 1,000 nodes",
     "wasserstein-procrustes": "rounds n^2 d + n^3",
     "graph-matching": "restarts n^3, n nodes",
+    "prototype-transport": "starts turns (n k + n d k), k prototypes",
     "assignment": "n d^2 + rounds n K, K prototypes",
     "concepts": "n d k, k concepts; probes n d^2",
     "simplex": "n d^2 + d^3",
