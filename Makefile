@@ -38,10 +38,11 @@ endif
 demo: .venv/.ready
 	$(BIN)/suture demo
 
-# A process a core, each with one thread: tests are many and small. Each takes half of them in order, as a file's tests
-# share what they fitted, and then what the other has not done.
+# A process a core and one more, since some tests wait for disks; each with one thread: tests are many and small. Each takes
+# its share of them in order, as a file's tests share what they fitted, and then what another has not done.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 test: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 # mypy reads an installed copy, because the checkout's folder need not be called suture. `build` goes first: a stale
 # build/lib ships modules that were deleted long ago.

@@ -96,10 +96,10 @@ def match(
     policy = bad_rows_policy(bad_rows, *inputs, out, overwrite=overwrite)
     dumps = open_dumps((source, target), column, ids, id_column)
     known = None if seeds is None else known_pairs(dumps[0], dumps[1], seeds)
-    facts: dict[str, Any] = {"method": by}
+    facts: Mapping[str, Any] = {"method": by}
     if by == "local-cka":
         assert known is not None  # asked for above
-        found = match_by_anchors(*dumps, known, one_to_one=one_to_one, bad_rows=policy)
+        found = match_by_anchors(dumps[0], dumps[1], known, one_to_one=one_to_one, bad_rows=policy)
     else:
         if map_file is not None:
             alignment = load(map_file)
