@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...aligners.alignment import Alignment
-from ...aligners.errors import RefusedError, SutureError, UsageError
+from ...aligners.errors import RefusedError, UsageError
 from ...aligners.file import load, to_bytes
 from ...aligners.recognise import require_width
 from ..apply import BLOCK, Norm
@@ -68,8 +68,7 @@ def make_plan(
     alignment = load(map_file)
     kept = map_file.read_bytes()
     with open_store(source) as old, open_target(target, strategy) as new:
-        if not old.exists():
-            raise SutureError(f"{old.name}: expected a gallery, there is none.")
+        old.require()
         facts = old.facts()
         named = model or model_of(alignment)
         if facts.model is not None and facts.model.partition("@")[0] == named:
@@ -120,10 +119,8 @@ def make_plan(
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
         state = path.with_name(f"{path.name}.state")
-        if state.exists():
-            if not overwrite:
-                raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
-            shutil.rmtree(state)
+        if state.exists() and not overwrite:
+            raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
         needed = new.bytes_for(count, rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
         plan = Plan(
             path=path,
@@ -148,7 +145,11 @@ def make_plan(
             estimate=estimate,
             notes=notes,
         )
+        new.adopt(plan.hash, "target")
+        new.vacant(plan.spec())
         new.room_for(needed)
+    if state.exists():
+        shutil.rmtree(state)
     keep(plan, kept, canaries, sample)
     save_plan(plan)
     return plan
