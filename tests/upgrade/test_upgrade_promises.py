@@ -386,3 +386,23 @@ def test_two_dask_workers_give_the_same_bytes(world: World, here: Path) -> None:
     run(plan.path, "apply-on-dask")
     assert tree(here / "new", "part-*") == tree(here / "whole", "part-*")
     assert red(plan) == []
+
+
+def test_the_page_on_scale_has_the_measured_figures() -> None:
+    """docs/scale.md derives hours and cost from results/upgrade.md: both of one measurement, and the sums right."""
+    root = Path(__file__).parents[2]
+    page, measured = ((root / name).read_text() for name in ("docs/scale.md", "benchmarks/results/upgrade.md"))
+    rates = [re.search(rf"\| {what} \| [\d.]+ \| ([\d,]+) \| (\d+)", measured) for what in ("bare loop", "suture.*?")]
+    bare, ours = (found.groups() for found in rates if found)
+    planning = re.search(r"took ([\d.]+) s", measured)
+    assert planning
+    for figure in (f"at {ours[0]} rows/s", f"these: {bare[0]})", f"of {ours[1]} MB", f"alone: {planning[1]} s"):
+        assert figure in page.replace("\n", " "), figure
+    rate = float(ours[0].replace(",", "")) * 384 / 1024 / 100
+    hours = 1e9 / 3600 / (100 * round(rate))
+    for figure in (f"1e9 / {100 * round(rate):,} / 3,600 = about {hours:.0f}", f"about {hours / 2:.0f} hours"):
+        assert figure in page
+    assert f"about {hours / 100 * 60:.0f} minutes" in page
+    assert f"{hours:.0f} core hours at 0.05 a core hour: about {hours * 0.05:.1f}" in page
+    assert f"about {1e9 / 2e6 * float(planning[1]) / 60:.0f} minutes" in page
+    assert f"about {2 * 384 * 768 * float(ours[0].replace(',', '')) / 1e9:.0f} GFLOP/s" in page
