@@ -175,7 +175,8 @@ def screened(plan: Plan, batch: Batch, what: str, quarantined: list[dict[str, An
         shown = ", ".join(f"{row['id']!r} ({row['reason']})" for row in quarantined[:5])
         raise RefusedError(
             f"{what}: expected finite non-zero vectors, found {len(quarantined)} others in one block: id {shown}. "
-            "Repair them, or plan with --bad-rows quarantine, which leaves them out and lists them."
+            "Repair them and plan anew; or plan again as before, with --bad-rows quarantine --overwrite: this leaves "
+            "them out and lists them, and the next apply goes on from here."
         )
     good = np.ones(len(batch), bool)
     good[np.concatenate(list(found.values()))] = False

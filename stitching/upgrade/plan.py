@@ -70,8 +70,9 @@ class Plan:
 
     @cached_property
     def hash(self) -> str:
-        """What binds the ledger to this plan."""
-        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+        """What binds ledger and gallery to this plan; what becomes of bad rows may be decided when they are found."""
+        bound = {**self.content(), "bad_rows": "refuse"}
+        return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
     @property
     def ledger(self) -> Ledger:

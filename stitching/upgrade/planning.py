@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...aligners.alignment import Alignment
-from ...aligners.errors import RefusedError, UsageError
+from ...aligners.errors import RefusedError, SutureError, UsageError
 from ...aligners.file import load, to_bytes
 from ...aligners.recognise import require_width
 from ..apply import BLOCK, Norm
@@ -22,7 +22,7 @@ from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
 from ..stores.disk import aside
 from .evidence import Canaries, agreement, queries_for, require_still
-from .plan import FRAGMENT_ROWS, Plan, open_target, save_plan
+from .plan import FRAGMENT_ROWS, Plan, load_plan, open_target, save_plan
 from .reproduce import answers, promised
 from .rows import RowMap, bad_rows, facing, row_map
 from .unique import SeenIds
@@ -148,11 +148,22 @@ def make_plan(
         new.adopt(plan.hash, "target")
         new.vacant(plan.spec())
         new.room_for(needed)
-    if state.exists():
-        shutil.rmtree(state)
-    keep(plan, kept, canaries, sample)
+    if not goes_on(plan):
+        if state.exists():
+            shutil.rmtree(state)
+        keep(plan, kept, canaries, sample)
     save_plan(plan)
     return plan
+
+
+def goes_on(plan: Plan) -> bool:
+    """Whether the plan that is overwritten was the same, but for bad rows: what was done of it stands."""
+    try:
+        before = load_plan(plan.path)
+    except SutureError:
+        return False
+    same = before.hash == plan.hash and plan.bad_rows in ("quarantine", before.bad_rows)
+    return same and plan.state.exists() and not plan.retired
 
 
 def scan(old: Store, fragments: list[Fragment], sought: Array, advance: Callable[[int], None]) -> int:

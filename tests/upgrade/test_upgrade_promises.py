@@ -144,6 +144,9 @@ def test_bad_rows_are_refused_or_set_aside(world: World, here: Path) -> None:
     plan = planned(world, SOURCE, TARGET, here / "plan.json")
     with pytest.raises(RefusedError, match=str(world.ids[400])):
         apply(plan)
+    again = planned(world, SOURCE, TARGET, plan.path, bad="quarantine", overwrite=True)
+    assert apply(again) == {"rows": ROWS - 300 - 3, "fragments": 2, "left": 0}  # what was written stays
+    assert red(load_plan(plan.path)) == []
     other = planned(world, SOURCE, "parquet:good#vector", here / "other.json", bad="quarantine")
     apply(other)
     assert red(other) == []
