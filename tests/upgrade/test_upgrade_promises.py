@@ -21,10 +21,11 @@ from suture.stitching.dumps import hash_ids
 from suture.stitching.stores import open_store
 from suture.stitching.stores.disk import write_json
 from suture.stitching.upgrade.apply import apply
+from suture.stitching.upgrade.backfill import backfill
 from suture.stitching.upgrade.lock import locked
 from suture.stitching.upgrade.plan import load_plan
 from suture.stitching.upgrade.planning import make_plan
-from suture.stitching.upgrade.switch import retire, switch
+from suture.stitching.upgrade.switch import retire, rollback, switch
 from suture.stitching.upgrade.verify import verify
 
 SOURCE, TARGET = "parquet:old#vector", "parquet:new#vector"
@@ -379,6 +380,38 @@ def test_chained_upgrades(world: World, here: Path, tmp_path: Path) -> None:
     retire(first, "parquet:old#vector")
     with pytest.raises(RefusedError, match="points to"):
         open_store("parquet:third").drop()
+
+
+def test_a_gallery_of_both_kinds_of_rows_is_upgraded_again_and_led_back_step_by_step(world: World, here: Path) -> None:
+    """A -> B, some rows re-embedded, B -> C by a map of native rows of B; back to B, and back to A, as they were."""
+    gallery(here, world)
+    first = planned(world, SOURCE, TARGET, here / "plan.json")
+    apply(first)
+    own = dict(zip(world.ids.tolist(), world.new, strict=True))
+    backfill(first, lambda ids, _: np.stack([own[key] for key in ids]), budget=200)
+    assert red(first) == []
+    switch(first)
+    third = encode(np.random.default_rng(0).normal(size=(ROWS, 12)), 28, 14)
+    save_alignment(Procrustes().fit(world.new, third), here / "next.safetensors")
+    served = f"parquet:{here}#vector"
+    second = make_plan(here / "next.safetensors", served, "parquet:third#vector", here / "next.json", model="third")
+    assert any("these rows are mapped ones" in note for note in second.notes)
+    before = tree(here / "old") | tree(here / "new")
+    apply(second)
+    assert red(second) == []
+    switch(second)
+    rows = pq.read_table(here / "third")
+    assert rows["id"].to_pylist() == world.ids.tolist()
+    stamps = pq.read_table(here / "new")["_stamp"].to_pylist()
+    native = np.array([stamp == first.model for stamp in stamps])
+    assert native.sum() == 200
+    twice = np.where(native[:, None], world.new, first.row_map(world.old, ""))  # native rows are mapped once only
+    np.testing.assert_allclose(np.stack(rows["vector"].to_numpy()), second.row_map(twice, ""), atol=2e-6)
+    for plan, dim in ((second, 32), (first, OLD)):
+        rollback(plan)
+        assert open_store(load_plan(plan.path).source).facts().dim == dim
+    assert tree(here / "old") | tree(here / "new") == before
+    assert not (here / "_CURRENT").exists()
 
 
 def test_two_dask_workers_give_the_same_bytes(world: World, here: Path) -> None:
