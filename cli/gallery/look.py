@@ -22,8 +22,10 @@ def inspect(uri: Gallery, json: Json = False) -> None:
     from ...stitching.upgrade.look import look
     from ..output import print_json, rows_progress, say, table
 
-    with open_store(uri) as store, rows_progress(store.count(), "reading rows") as advance:
-        found = look(store, advance)
+    with open_store(uri) as store:
+        store.require()
+        with rows_progress(store.count(), "reading rows") as advance:
+            found = look(store, advance)
     if json:
         print_json(found)
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import normpath
 from types import MappingProxyType
 from urllib.parse import parse_qsl, unquote
 
 from ...aligners.errors import SutureError, UsageError
 
-__all__ = ["Address"]
+__all__ = ["Address", "location"]
 
 SUFFIXES = {
     ".parquet": "parquet",
@@ -85,12 +86,25 @@ class Address:
             raise UsageError(f"'{self.text}': expected {self.scheme}:PLACE/NAME, where NAME is the {what}.")
         return place, name
 
+    def naming(self, column: str) -> str:
+        """`shown`, with another column after ``#``."""
+        head, _, right = self.shown.partition("#")
+        vector, question, options = right.partition("?")
+        table, dot, _ = vector.rpartition(".")
+        return f"{head}#{table}{dot}{column}{question}{options}"
+
     def column(self) -> tuple[str, str]:
         """``table.column`` after ``#``; the table may have a schema before it."""
         table, dot, column = (self.vector or "").rpartition(".")
         if not dot or not table or not column:
             raise UsageError(f"'{self.shown}': expected {self.scheme}:...#table.column.")
         return table, column
+
+
+def location(place: str) -> tuple[str, ...]:
+    """A file, folder or server, part by part, links followed: one lies in another where it begins with its parts."""
+    scheme, remote, rest = place.partition("://")
+    return (scheme, *normpath(rest).split("/")) if remote else Path(place).resolve().parts
 
 
 def guess(path: Path) -> str:

@@ -70,8 +70,7 @@ class BridgeStore(FileStore):
                 f"{self.name}: only a faiss gallery can map its queries inside, this is {source.address.scheme}. Name "
                 "--to bridge:FILE.safetensors."
             )
-        if source.pinned() == self.pinned():
-            raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
+        self.apart(source)
         served = pointed(self.path.parent)
         if served is not None and not self.inside and not served.endswith(".safetensors"):
             raise RefusedError(
@@ -82,11 +81,15 @@ class BridgeStore(FileStore):
         """A copy of the index, or little."""
         return int(1.1 * (old or 0)) if self.inside else 1 << 20
 
-    def create(self, spec: Spec) -> None:
-        """Claim the place."""
+    def vacant(self, spec: Spec) -> None:
+        """No file, or this plan's."""
         own = read_json(self.described)
         if (own is not None and own["owner"] != spec.owner) or (own is None and self.path.exists()):
             raise RefusedError(f"{self.path}: expected no file here, or this plan's own; there is one. Name another.")
+
+    def create(self, spec: Spec) -> None:
+        """Claim the place."""
+        self.vacant(spec)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps.arrays import Array
 from ..dumps.extras import need
 from ..dumps.ids import id_array
-from .address import Address
+from .address import Address, location
 from .batch import Batch, records
 from .ranges import RangeStore
 from .store import Facts, Spec, Store
@@ -32,6 +33,8 @@ class ChromaStore(RangeStore):
     a reader that finds none should ask again.
     """
 
+    making = False
+
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         address.allow()
@@ -40,9 +43,28 @@ class ChromaStore(RangeStore):
 
     @cached_property
     def client(self) -> Any:
-        """The client of this folder, which sends no telemetry."""
+        """The client of this folder, which sends no telemetry; the folder is made by nobody but `create`."""
+        if not self._there():
+            raise SutureError(f"{self.name}: expected a folder of Chroma at {self.place}, there is none.")
         chroma = need("chromadb", "chroma")
         return chroma.PersistentClient(self.place, settings=chroma.Settings(anonymized_telemetry=False))
+
+    def _there(self) -> bool:
+        return self.making or (Path(self.place) / "chroma.sqlite3").is_file()
+
+    def where(self) -> tuple[str, ...]:
+        """The folder."""
+        return location(self.place)
+
+    @property
+    def within(self) -> str:
+        """The collection."""
+        return self.collection_name
+
+    @property
+    def called(self) -> str:
+        """With the name of the collection now."""
+        return f"chroma:{self.place}/{self.collection_name}"
 
     @property
     def collection(self) -> Any:
@@ -53,6 +75,8 @@ class ChromaStore(RangeStore):
             raise SutureError(f"{self.name}: there is no collection {self.collection_name} ({error}).") from error
 
     def _names(self) -> dict[str, str]:
+        if not self._there():
+            return {}
         return {c.name: (c.metadata or {}).get(OWNER, "") for c in self.client.list_collections()}
 
     def adopt(self, owner: str, role: str) -> None:
@@ -110,13 +134,17 @@ class ChromaStore(RangeStore):
         rows = np.asarray(found["embeddings"], np.float32) if vectors and count else np.empty((count, 0), np.float32)
         return Batch(id_array(found["ids"], self.name), rows, payload, stamps)
 
+    def vacant(self, spec: Spec) -> None:
+        """No collection, or one that is marked with this plan."""
+        if self._names().get(self.collection_name) not in (None, spec.owner):
+            raise RefusedError(f"{self.name}: expected no collection here, there is one. Name another.")
+
     def create(self, spec: Spec) -> None:
         """A collection of the same space, marked with the plan."""
-        whose = self._names().get(self.collection_name)
-        if whose == spec.owner:
+        self.vacant(spec)
+        self.making = True
+        if self.exists():
             return
-        if whose is not None:
-            raise RefusedError(f"{self.name}: expected no collection here, there is one. Name another.")
         space = {ours: theirs for theirs, ours in METRICS.items()}[spec.metric]
         self.client.create_collection(
             self.collection_name,

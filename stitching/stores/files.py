@@ -13,7 +13,7 @@ import numpy as np
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from ..dumps.arrays import Array
 from ..dumps.ids import IdKind
-from .address import Address
+from .address import Address, location
 from .batch import Batch, joined
 from .disk import (
     checksum,
@@ -58,6 +58,10 @@ class FileStore(Store):
         options = "&".join(f"{key}={value}" for key, value in self.address.options.items())
         vector = "" if self.address.vector is None else f"#{self.address.vector}"
         return f"{self.address.scheme}:{self.path}{vector}{'?' if options else ''}{options}"
+
+    def where(self) -> tuple[str, ...]:
+        """That of the path, not of a pointer to it."""
+        return location(str(self.path))
 
     def exists(self) -> bool:
         """Whether anything stands at the path."""
@@ -165,7 +169,7 @@ class PartsStore(FileStore):
 
     def facts_with(self, **found: Any) -> Facts:
         """`Facts` of these parts and of what stands in the gallery's own description."""
-        own = read_json(self.path / GALLERY) if self.path.is_dir() else None
+        own = self.own()
         return Facts(
             rows=self.count(),
             model=None if own is None else own["model"],
@@ -176,19 +180,27 @@ class PartsStore(FileStore):
 
     # Writing
 
+    def own(self) -> Any:
+        """What the folder says of itself, if it was made here."""
+        return read_json(self.path / GALLERY) if self.path.is_dir() else None
+
+    def vacant(self, spec: Spec) -> None:
+        """A folder that is not there or empty, or this plan's."""
+        own = self.own()
+        if not self.path.exists() or (own is not None and own["owner"] == spec.owner):
+            return
+        if self.path.is_file() or any(p.name != f"_{GALLERY}.tmp" for p in self.path.iterdir()):
+            raise RefusedError(
+                f"{self.path}: expected an empty place for the new gallery, this one "
+                f"{'belongs to another plan' if own else 'holds files already'}. Name another folder."
+            )
+
     def create(self, spec: Spec) -> None:
-        """Make the folder and describe it. `RefusedError` where it holds what another plan, or somebody, made."""
-        if self.path.exists():
-            own = read_json(self.path / GALLERY) if self.path.is_dir() else None
-            if own is not None and own["owner"] == spec.owner:
-                self.spec = spec
-                return
-            strangers = self.path.is_file() or any(p.name != f"_{GALLERY}.tmp" for p in self.path.iterdir())
-            if strangers:
-                raise RefusedError(
-                    f"{self.path}: expected an empty place for the new gallery, this one "
-                    f"{'belongs to another plan' if own else 'holds files already'}. Name another folder."
-                )
+        """Make the folder and describe it."""
+        self.vacant(spec)
+        if self.own() is not None:
+            self.spec = spec
+            return
         described = {"owner": spec.owner, "model": spec.model, "metric": spec.metric, "source": spec.source}
         if is_remote(self.path):
             if not put_first(self.path / GALLERY, stamped_json(described)):

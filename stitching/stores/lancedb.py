@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,24 @@ class LanceStore(RangeStore):
         return need("lancedb", "lancedb").connect(self.address.path)
 
     @property
+    def within(self) -> str:
+        """Table and column."""
+        return f"{self.table_name}.{self.column}"
+
+    @property
+    def called(self) -> str:
+        """With the name of the column now."""
+        return self.address.naming(self.column)
+
+    def _there(self) -> bool:
+        place = self.address.path
+        return "://" in place or (Path(place) / f"{self.table_name}.lance").is_dir()
+
+    @property
     def table(self) -> Any:
-        """The table at its latest version."""
+        """The table at its latest version; `SutureError` where there is none, for connecting would make a folder."""
+        if not self._there():
+            raise SutureError(f"{self.name}: there is no table {self.table_name}.")
         try:
             return self.db.open_table(self.table_name)
         except (ValueError, OSError) as error:
@@ -57,6 +74,8 @@ class LanceStore(RangeStore):
 
     def adopt(self, owner: str, role: str) -> None:
         """After a switch both columns bear other names; a tag on the table tells that the new one is of this plan."""
+        if not self._there():
+            return
         names = self.table.schema.names
         self.mine = tag(owner) in self.table.tags.list()
         if role == "source" and self.mine and f"{self.wanted}_old" in names:
@@ -67,7 +86,9 @@ class LanceStore(RangeStore):
 
     def exists(self) -> bool:
         """Whether the column is there."""
-        return self.table_name in self.db.list_tables().tables and self.column in self.table.schema.names
+        if not self._there() or self.table_name not in self.db.list_tables().tables:
+            return False
+        return {self.column, self.id} <= set(self.table.schema.names)
 
     def facts(self) -> Facts:
         """From the schema."""
@@ -127,24 +148,24 @@ class LanceStore(RangeStore):
     def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
         """Only beside its source."""
         super().accept(source, facts, dim, strategy)
-        ours = (self.address.path, self.table_name)
-        if not isinstance(source, LanceStore) or (source.address.path, source.table_name) != ours:
+        ours = (self.where(), self.table_name)
+        if not isinstance(source, LanceStore) or (source.where(), source.table_name) != ours:
             raise RefusedError(f"{self.name}: the new vectors go into a second column of the old table: #table.column2")
-        if source.column == self.column:
-            raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
+
+    def vacant(self, spec: Spec) -> None:
+        """No column, this plan's, or an empty one with a stamp: a run that was killed before its tag left that."""
+        names = self.table.schema.names
+        if not self.mine and self.column in names and (f"{self.column}_stamp" not in names or self.ids()):
+            raise RefusedError(f"{self.name}: expected no column of this name, there is one. Name another.")
 
     def create(self, spec: Spec) -> None:
         """Add column and stamp, both null, and tag that version with the plan."""
         pa = need("pyarrow", "lancedb")
         if self.mine:
             return
+        self.vacant(spec)
         table = self.table
-        names = table.schema.names
-        if self.column in names:
-            # A run that was killed between adding the columns and tagging them left both, empty.
-            if f"{self.column}_stamp" not in names or self.ids():
-                raise RefusedError(f"{self.name}: expected no column of this name, there is one. Name another.")
-        else:
+        if self.column not in table.schema.names:
             kind = pa.list_(pa.from_numpy_dtype(np.dtype(spec.dtype)), spec.dim)
             fields = [pa.field(self.column, kind), pa.field(f"{self.column}_stamp", pa.string())]
             table.add_columns(pa.schema(fields))

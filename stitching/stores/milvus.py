@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps.arrays import Array
 from ..dumps.extras import need
 from ..dumps.ids import id_array
-from .address import Address
+from .address import Address, location
 from .batch import Batch, records
 from .local import borrow, give_back
 from .ranges import RangeStore
@@ -30,6 +31,8 @@ class MilvusStore(RangeStore):
     switched, by default ``COLLECTION_current``.
     """
 
+    making = False
+
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         address.allow("alias")
@@ -37,9 +40,28 @@ class MilvusStore(RangeStore):
 
     @cached_property
     def client(self) -> Any:
-        """The connection."""
+        """The connection; a local database is made by nobody but `create`."""
+        if not self._there():
+            raise SutureError(f"{self.name}: expected a database of Milvus Lite at {self.place}, there is none.")
         make = need("pymilvus", "milvus").MilvusClient
-        return make(self.place) if "://" in self.place else borrow(self.place, lambda: make(self.place))
+        return make(self.place) if "://" in self.place else borrow(self.place, lambda: make(self._folder))
+
+    @property
+    def _folder(self) -> str:
+        return str(Path(self.place).resolve())  # clients are kept by their path
+
+    def _there(self) -> bool:
+        place = Path(self.place)
+        return self.making or "://" in self.place or place.is_file() or (place / "LOCK").exists()
+
+    def where(self) -> tuple[str, ...]:
+        """The server or folder."""
+        return location(self.place)
+
+    @property
+    def within(self) -> str:
+        """The collection."""
+        return self.collection if self._there() else self.asked
 
     def close(self) -> None:
         """Close it; a local folder when its last user goes, for this process would hold it until it ends."""
@@ -51,7 +73,7 @@ class MilvusStore(RangeStore):
 
     def _release(self, client: Any) -> None:
         client.close()
-        need("milvus_lite.server_manager", "milvus").server_manager_instance.release_server(self.place)
+        need("milvus_lite.server_manager", "milvus").server_manager_instance.release_server(self._folder)
 
     @cached_property
     def collection(self) -> str:
@@ -66,7 +88,7 @@ class MilvusStore(RangeStore):
 
     def exists(self) -> bool:
         """Whether the collection is there."""
-        return bool(self.client.has_collection(self.collection))
+        return self._there() and bool(self.client.has_collection(self.collection))
 
     @cached_property
     def _fields(self) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
@@ -124,17 +146,26 @@ class MilvusStore(RangeStore):
         if not isinstance(source, MilvusStore):
             raise RefusedError(f"{self.name}: a Milvus collection takes its schema from another: give one as --from.")
 
+    def vacant(self, spec: Spec) -> None:
+        """No collection, this plan's, or an empty one that nobody claims: a run that was killed leaves that."""
+        if not self.exists():
+            return
+        claims = self._claims()
+        if claim(spec.owner) not in claims and (claims or self.count() or self.facts().dim != spec.dim):
+            raise RefusedError(f"{self.name}: expected no collection here, there is one. Name another.")
+
+    def _claims(self) -> list[str]:
+        claims: list[str] = self.client.list_aliases(self.collection)["aliases"]
+        return claims
+
     def create(self, spec: Spec) -> None:
         """The old schema with the new width, and a field for the stamp; an alias nobody asks is the plan's claim."""
         milvus = need("pymilvus", "milvus")
+        self.vacant(spec)
+        self.making = True
         if self.exists():
-            claims = self.client.list_aliases(self.asked)["aliases"]
-            if claim(spec.owner) in claims:
-                return
-            # A run that was killed before it could claim its collection leaves an empty one.
-            if claims or self.count() or self.facts().dim != spec.dim:
-                raise RefusedError(f"{self.name}: expected no collection here, there is one. Name another.")
-            self.client.create_alias(self.asked, claim(spec.owner))
+            if claim(spec.owner) not in self._claims():
+                self.client.create_alias(self.asked, claim(spec.owner))
             return
         with MilvusStore(Address.parse(spec.source)) as old:
             whole = old.client.describe_collection(old.collection)

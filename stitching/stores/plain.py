@@ -9,14 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import RefusedError, SutureError, UsageError
 from ..dumps import Dump, open_dump
 from ..dumps.arrays import Array
 from ..dumps.formats import SINKS
+from ..dumps.formats.hdf5 import H5Sink
+from ..dumps.formats.sinks import Sink
 from .batch import Batch
 from .disk import aside, checksum, read_json
 from .files import GALLERY, PartsStore, id_kind
-from .store import Facts
+from .store import Facts, Store
 
 __all__ = ["H5Store", "NpyStore"]
 
@@ -25,6 +27,16 @@ class PlainStore(PartsStore):
     """Parts that are opened as dumps. Ids stand in the part, or beside it in ``_PART.ids.npy``."""
 
     options: ClassVar[tuple[str, ...]] = ("id", "ids")
+
+    def sink_kind(self) -> type[Sink]:
+        """What writes a part."""
+        return SINKS[self.suffix]
+
+    def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
+        """Ids are written into or beside the parts."""
+        super().accept(source, facts, dim, strategy)
+        if "ids" in self.address.options:
+            raise UsageError(f"{self.name}: a new gallery holds its ids itself; leave ?ids= out.")
 
     def dump_of(self, part: Path) -> Dump:
         """A part with its ids, where it has any."""
@@ -93,7 +105,7 @@ class PlainStore(PartsStore):
         first = next(batches, None)
         if first is None:
             return 0
-        make = SINKS[self.suffix]
+        make = self.sink_kind()
         rows, ids, stamps = 0, list[Array](), list[str | None]()
         with aside(part) as file:
             sink = make(
@@ -166,8 +178,31 @@ class NpyStore(PlainStore):
 
     suffix = ".npy"
 
+    def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
+        """They hold one array without a name."""
+        super().accept(source, facts, dim, strategy)
+        if self.address.vector or "id" in self.address.options:
+            raise UsageError(f"{self.name}: .npy files hold one array without a name; leave #NAME and ?id= out.")
+
 
 class H5Store(PlainStore):
-    """``h5:dir#dataset?id=dataset``."""
+    """``h5:dir#dataset?id=dataset``; a new gallery has them under these names, else ``embeddings`` and ``ids``."""
 
     suffix = ".h5"
+
+    def sink_kind(self) -> type[Sink]:
+        """One that knows these names. Raises `UsageError` where both are the same."""
+        vectors, ids = H5Sink.names
+        named = self.address.vector or vectors, self.address.options.get("id", ids)
+        if named[0] == named[1]:
+            raise UsageError(f"{self.name}: vectors and ids cannot both be the dataset {named[0]}.")
+
+        class Named(H5Sink):
+            names = named
+
+        return Named
+
+    def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
+        """Under two names."""
+        super().accept(source, facts, dim, strategy)
+        self.sink_kind()

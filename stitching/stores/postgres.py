@@ -18,11 +18,13 @@ from .files import by_id
 from .postgres_columns import (
     add_column,
     before,
+    columns_of,
     comment,
     drop_column,
     index_of,
     is_not_null,
     plain,
+    require_free,
     stamp_of,
     text_of,
     to_new,
@@ -101,20 +103,24 @@ class PostgresStore(Store):
         rows: list[Any] = self.db.execute(self.sql(text, **names), values).fetchall()
         return rows
 
+    @property
+    def within(self) -> str:
+        """Table and column."""
+        return f"{self.table}.{self.column}"
+
+    @property
+    def called(self) -> str:
+        """With the name of the column now."""
+        return self.address.naming(self.column)
+
     def columns(self) -> dict[str, tuple[str, int]]:
         """Type and width (0 where there is none) of the columns, from the catalogue: a vector's is its modifier."""
-        found = self.db.execute(
-            "SELECT a.attname, t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
-            "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-            [self.table],
-        ).fetchall()
-        return {name: (kind, max(width, 0) if kind in WIDEST else 0) for name, kind, width in found}
+        return {name: (kind, max(width, 0) if kind in WIDEST else 0) for name, kind, width in columns_of(self)}
 
     @cached_property
     def id(self) -> str:
         """The column of the ids; `SutureError` where the table has no primary key of one column."""
-        named = self.address.options.get("id")
-        if named:
+        if named := self.address.options.get("id"):
             return named
         keys = self.db.execute(
             "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = "
@@ -216,11 +222,8 @@ class PostgresStore(Store):
     def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
         """Only beside its source, and only as wide as an index takes."""
         super().accept(source, facts, dim, strategy)
-        same = isinstance(source, PostgresStore) and (source.address.path, source.table) == (
-            self.address.path,
-            self.table,
-        )
-        if not same or source.pinned() == self.address.text:
+        ours = (self.address.path, self.table)
+        if not isinstance(source, PostgresStore) or (source.address.path, source.table) != ours:
             raise RefusedError(f"{self.name}: the new vectors go into a second column of the old table: #table.column2")
         if dim > WIDEST[self.kind_wanted]:
             advice = "add ?type=halfvec" if dim <= WIDEST["halfvec"] else "no type of pgvector has an index so wide"
@@ -229,19 +232,17 @@ class PostgresStore(Store):
                 f"{WIDEST[self.kind_wanted]}; {advice}."
             )
 
+    def vacant(self, spec: Spec) -> None:
+        """No column, or this plan's; the old one with no other before it."""
+        if self.added is None:
+            require_free(self, Address.parse(spec.source).column()[1])
+
     def create(self, spec: Spec) -> None:
         """Add column and stamp, and the trigger that empties them where the old vector changes."""
-        column = Address.parse(spec.source).column()[1]
-        if self.added is not None:
-            return
-        if self.column in self.columns():
-            raise RefusedError(f"{self.name}: expected no column of this name, there is one. Name another.")
-        if before(column) in self.columns():
-            raise RefusedError(f"{self.name}: {before(column)} is there from an earlier upgrade; retire that first.")
-        if column not in self.columns():
-            raise RefusedError(f"{self.name}: the old column {column} is gone.")
-        add_column(self, column, f"{self.kind_wanted}({spec.dim})", spec.owner)
-        self.adopt(spec.owner, "target")
+        self.vacant(spec)
+        if self.added is None:
+            add_column(self, Address.parse(spec.source).column()[1], f"{self.kind_wanted}({spec.dim})", spec.owner)
+            self.adopt(spec.owner, "target")
 
     def adopt(self, owner: str, role: str) -> None:
         """Find the column of this ``role`` in the plan: after a switch it bears another name; a comment tells."""
@@ -285,8 +286,7 @@ class PostgresStore(Store):
 
     def finish(self, spec: Spec) -> None:
         """Index the new column as the old one is, without locking out writers; an invalid leftover is replaced."""
-        old = PostgresStore(Address.parse(spec.source))
-        with old:
+        with PostgresStore(Address.parse(spec.source)) as old:
             old.adopt(spec.owner, "source")
             like = index_of(old)
         wait_for_builder(self)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "add_column",
     "before",
+    "columns_of",
     "comment",
     "drop_column",
     "index_of",
     "is_not_null",
     "plain",
+    "require_free",
     "stamp_of",
     "text_of",
     "to_new",
@@ -47,6 +49,27 @@ def stamp_of(column: str) -> str:
 def before(column: str) -> str:
     """What the old column is called while the new one bears its name."""
     return f"{column}_old"
+
+
+def columns_of(store: PostgresStore) -> list[tuple[str, str, int]]:
+    """Name, type and modifier of every column of the table; none where there is no table."""
+    rows: list[tuple[str, str, int]] = store.db.execute(
+        "SELECT a.attname, t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        [store.table],
+    ).fetchall()
+    return rows
+
+
+def require_free(store: PostgresStore, old: str) -> None:
+    """Raise `RefusedError` where the new column's name is taken, or ``old`` cannot give up its own."""
+    there = store.columns()
+    if store.column in there:
+        raise RefusedError(f"{store.name}: expected no column of this name, there is one. Name another.")
+    if before(old) in there:
+        raise RefusedError(f"{store.name}: {before(old)} is there from an earlier upgrade; retire that first.")
+    if old not in there:
+        raise RefusedError(f"{store.name}: the old column {old} is gone.")
 
 
 def guard_name(store: PostgresStore) -> str:

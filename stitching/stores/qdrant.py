@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps.arrays import Array
 from ..dumps.extras import need
 from ..dumps.ids import id_array
-from .address import Address
+from .address import Address, location
 from .batch import Batch, records
 from .files import by_id
 from .local import borrow, give_back
@@ -36,6 +37,7 @@ class QdrantStore(Store):
 
     live = True
     tolerance = 2e-6
+    making = False
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
@@ -44,7 +46,9 @@ class QdrantStore(Store):
 
     @cached_property
     def client(self) -> Any:
-        """The connection; a local folder belongs to one process at a time."""
+        """The connection; a local folder belongs to one process at a time, and is made by nobody but `create`."""
+        if not self._there():
+            raise SutureError(f"{self.name}: expected a folder of Qdrant at {self.place}, there is none.")
         qdrant = need("qdrant_client", "qdrant")
         if "://" in self.place:
             return qdrant.QdrantClient(url=self.place, timeout=60)
@@ -54,6 +58,18 @@ class QdrantStore(Store):
             raise RefusedError(
                 f"{self.place}: another process has this Qdrant folder open. Stop it, or run a server ({error})."
             ) from error
+
+    def _there(self) -> bool:
+        return self.making or "://" in self.place or (Path(self.place) / "meta.json").is_file()
+
+    def where(self) -> tuple[str, ...]:
+        """The server or folder."""
+        return location(self.place)
+
+    @property
+    def within(self) -> str:
+        """The collection."""
+        return self.collection
 
     def close(self) -> None:
         """Close the connection; a local folder when its last user goes."""
@@ -66,7 +82,7 @@ class QdrantStore(Store):
     @cached_property
     def aliases(self) -> dict[str, str]:
         """Collection by alias."""
-        return {a.alias_name: a.collection_name for a in self.client.get_aliases().aliases}
+        return {} if not self._there() else {a.alias_name: a.collection_name for a in self.client.get_aliases().aliases}
 
     @property
     def collection(self) -> str:
@@ -82,7 +98,7 @@ class QdrantStore(Store):
 
     def exists(self) -> bool:
         """Whether the collection is there."""
-        return bool(self.client.collection_exists(self.collection))
+        return self._there() and bool(self.client.collection_exists(self.collection))
 
     @property
     def _vector(self) -> Any:
@@ -182,19 +198,27 @@ class QdrantStore(Store):
             except ValueError:
                 raise RefusedError(f"{self.name}: Qdrant takes integers and UUIDs as ids, got {first!r}.") from None
 
+    def vacant(self, spec: Spec) -> None:
+        """No collection, this plan's, or an empty one that nobody claims: a run that was killed leaves that."""
+        if not self.exists() or self.aliases.get(self._claimed(spec)) == self.asked:
+            return
+        claimed = self.collection != self.asked or self.asked in self.aliases.values()
+        if claimed or self.count() or self.facts().dim != spec.dim:
+            raise RefusedError(
+                f"{self.name}: expected no collection here, or this plan's own; there is another. Name another."
+            )
+
+    def _claimed(self, spec: Spec) -> str:
+        return f"_suture_{self.asked}_{spec.owner[:16]}"
+
     def create(self, spec: Spec) -> None:
         """A collection of one vector; the plan's claim stands in the name of an alias that nobody asks."""
         models = need("qdrant_client.models", "qdrant")
-        claim = f"_suture_{self.asked}_{spec.owner[:16]}"
+        self.vacant(spec)
+        self.making, claim = True, self._claimed(spec)
         if self.exists():
-            if self.aliases.get(claim) == self.asked:
-                return
-            # A run that was killed before it could claim its collection leaves an empty one.
-            if self.count() or self.asked in self.aliases.values() or self.facts().dim != spec.dim:
-                raise RefusedError(
-                    f"{self.name}: expected no collection here, or this plan's own; there is another. Name another."
-                )
-            self._claim(claim)
+            if self.aliases.get(claim) != self.asked:
+                self._claim(claim)
             return
         distance = {ours: theirs for theirs, ours in METRICS.items()}[spec.metric]
         vector = models.VectorParams(size=spec.dim, distance=getattr(models.Distance, distance))
@@ -261,7 +285,7 @@ class QdrantStore(Store):
         named = self.address.options.get("alias")
         if named:
             return named
-        here = isinstance(source, QdrantStore) and source.place == self.place
+        here = isinstance(source, QdrantStore) and source.where() == self.where()
         return f"{source.asked if here and isinstance(source, QdrantStore) else self.asked}_current"
 
     def serving(self, source: Store) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,23 @@ class SqliteVecStore(RangeStore):
 
     @cached_property
     def db(self) -> Any:
-        """The file, with the extension loaded; changes are on the disk when a transaction ends."""
+        """The file, which is never made here, with the extension loaded; a transaction that ended is on the disk."""
         apsw, vec = need("apsw", "sqlite"), need("sqlite_vec", "sqlite")
-        db = apsw.Connection(self.address.path)
-        db.set_busy_timeout(30_000)
+        try:
+            db = apsw.Connection(self.address.path, flags=apsw.SQLITE_OPEN_READWRITE)
+            db.set_busy_timeout(30_000)
+            db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except (apsw.CantOpenError, apsw.NotADBError) as error:
+            raise SutureError(f"{self.name}: expected an SQLite file {self.address.path} ({error}).") from error
         db.enable_load_extension(True)
         db.load_extension(vec.loadable_path())
         db.enable_load_extension(False)
         return db
+
+    @property
+    def within(self) -> str:
+        """The table."""
+        return self.table
 
     def close(self) -> None:
         """Close the file."""
@@ -63,7 +73,7 @@ class SqliteVecStore(RangeStore):
 
     def exists(self) -> bool:
         """Whether the table is there."""
-        return self._made() is not None
+        return Path(self.address.path).is_file() and self._made() is not None
 
     @cached_property
     def parts(self) -> list[str]:
@@ -135,17 +145,24 @@ class SqliteVecStore(RangeStore):
     def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
         """Beside a table of the same file, whose declaration it takes."""
         super().accept(source, facts, dim, strategy)
-        if not isinstance(source, SqliteVecStore) or source.address.path != self.address.path:
+        if not isinstance(source, SqliteVecStore) or source.where() != self.where():
             raise RefusedError(f"{self.name}: the new table takes its columns from another in the same file.")
+
+    def vacant(self, spec: Spec) -> None:
+        """No table, or this plan's."""
+        if not self.exists():
+            return
+        claims = self.ask("SELECT 1 FROM sqlite_master WHERE name = 'suture_plans'")
+        whose = self.ask("SELECT owner FROM suture_plans WHERE name = ?", [self.table]) if claims else []
+        if whose != [(spec.owner,)]:
+            raise RefusedError(f"{self.name}: expected no table here, there is one. Name another.")
 
     def create(self, spec: Spec) -> None:
         """The old declaration with the new width, and a column for the stamp; a table of its own keeps the claims."""
-        self.db.execute("CREATE TABLE IF NOT EXISTS suture_plans (name TEXT PRIMARY KEY, owner TEXT)")
-        whose = self.ask("SELECT owner FROM suture_plans WHERE name = ?", [self.table])
+        self.vacant(spec)
         if self.exists():
-            if not whose or whose[0][0] != spec.owner:
-                raise RefusedError(f"{self.name}: expected no table here, there is one. Name another.")
             return
+        self.db.execute("CREATE TABLE IF NOT EXISTS suture_plans (name TEXT PRIMARY KEY, owner TEXT)")
         with SqliteVecStore(Address.parse(spec.source)) as old:
             declared = re.sub(r"\[\d+\]", f"[{spec.dim}]", old.declared)
             declared = re.sub(rf"^{old.column}\b", self.column, declared)

@@ -109,15 +109,20 @@ class IndexStore(FileStore):
 
     # Writing
 
-    def create(self, spec: Spec) -> None:
-        """Claim the place; the index itself appears when all rows are there."""
+    def vacant(self, spec: Spec) -> None:
+        """No file, or this plan's; the same of its parts."""
         own = read_json(self.described)
         if own is not None and own["owner"] != spec.owner:
             raise RefusedError(f"{self.path}: this place belongs to another plan. Name another file.")
         if own is None and self.path.exists():
             raise RefusedError(f"{self.path}: expected no file here, there is one. Name another.")
+        self.parts.vacant(spec)
+
+    def create(self, spec: Spec) -> None:
+        """Claim the place; the index itself appears when all rows are there."""
+        self.vacant(spec)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if own is None:
+        if read_json(self.described) is None:
             write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
         self._parts = self.parts
         self._parts.create(spec)

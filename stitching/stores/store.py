@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from ...aligners.errors import RefusedError
+from ...aligners.errors import RefusedError, SutureError
 from ..dumps.arrays import Array
-from .address import Address
+from .address import Address, location
 from .batch import Batch
 
 __all__ = ["Facts", "Fragment", "Spec", "Store"]
@@ -71,6 +71,20 @@ class Store(ABC):
         """As the user wrote it, without what may be secret."""
         return self.address.text
 
+    def where(self) -> tuple[str, ...]:
+        """The `location` of the file, folder or server that holds it."""
+        return location(self.address.path)
+
+    @property
+    def within(self) -> str | None:
+        """What it is called in that place; None where it is all of it."""
+        return None
+
+    @property
+    def called(self) -> str:
+        """`name`, with what a switch has renamed as it is called now."""
+        return self.name
+
     def close(self) -> None:  # noqa: B027 files hold nothing open
         """Let go of files and connections."""
 
@@ -87,7 +101,12 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is a gallery at this address."""
+        """Whether there is a gallery at this address. Looking makes nothing: many clients make what they open."""
+
+    def require(self) -> None:
+        """Raise `SutureError` where there is no gallery at this address."""
+        if not self.exists():
+            raise SutureError(f"{self.name}: expected a gallery, there is none.")
 
     @abstractmethod
     def facts(self) -> Facts:
@@ -116,8 +135,7 @@ class Store(ABC):
 
     def accept(self, source: Store, facts: Facts, dim: int, strategy: str) -> None:
         """Raise `RefusedError` unless rows of ``source``, ``dim`` wide, can be written here, payload and all."""
-        if source.pinned() == self.address.text:
-            raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
+        self.apart(source)
         if facts.payload and not self.keeps_payload:
             raise RefusedError(
                 f"{self.name}: {self.address.scheme} keeps no payload, and the gallery has {', '.join(facts.payload)}. "
@@ -125,6 +143,19 @@ class Store(ABC):
             )
         if facts.id_kind == "str" and not self.text_ids:
             raise RefusedError(f"{self.name}: {self.address.scheme} has integer ids only, the gallery's are texts.")
+
+    def apart(self, source: Store) -> None:
+        """Raise `RefusedError` where this place is that of ``source``, by whatever path, or one lies in the other."""
+        here, there = self.where(), source.where()
+        if here == there and (self.within == source.within or None in (self.within, source.within)):
+            raise RefusedError(f"{self.name}: this is the old gallery; the only copy is never overwritten.")
+        shared = min(len(here), len(there))
+        if here != there and here[:shared] == there[:shared]:
+            inner, outer = (self, source) if len(here) > shared else (source, self)
+            raise RefusedError(
+                f"{self.name}: expected a place apart from the old gallery, but {inner.name} lies in {outer.name}. "
+                "Name another folder."
+            )
 
     def bytes_for(self, rows: int, dim: int, itemsize: int, old: int | None) -> int:
         """About how much disk the new gallery takes: the vectors, and as much again for the rest as the old one had."""
@@ -134,8 +165,12 @@ class Store(ABC):
         """Raise `RefusedError` where the disk has less free."""
 
     @abstractmethod
+    def vacant(self, spec: Spec) -> None:
+        """Raise `RefusedError` unless the place is free, or holds what the same ``spec.owner`` made. Writes nothing."""
+
+    @abstractmethod
     def create(self, spec: Spec) -> None:
-        """Make the gallery, or find the one that the same ``spec.owner`` made. Raises `RefusedError` on another's."""
+        """Make the gallery where it is `vacant`, or find the one that the same ``spec.owner`` made."""
 
     @abstractmethod
     def write(self, number: int, batches: Iterable[Batch]) -> dict[str, Any]:
@@ -193,5 +228,5 @@ class Store(ABC):
         """Delete the gallery."""
 
     def undone(self, source: Store) -> str:
-        """How a user opens what is served now."""
-        return self.name
+        """How a user opens what is served now; where `point` renames, by the address of the old gallery."""
+        return source.name

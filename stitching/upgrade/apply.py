@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...aligners.errors import RefusedError, UsageError
+from ...aligners.errors import IncompleteError, RefusedError, SutureError, UsageError
 from ..apply import BLOCK
 from ..dumps.arrays import Array
 from ..stores import Batch, Fragment, Store
@@ -21,7 +22,7 @@ from .bridge import apply_bridge
 from .cache import Cache
 from .events import Tell, quiet, stopping
 from .lock import alone, locked
-from .plan import Plan, load_plan
+from .plan import Plan, gone, load_plan
 from .rows import bad_rows, mapped
 
 __all__ = ["apply", "apply_fragment", "as_ids", "behind", "do_fragment", "left_out_rows", "rows_left", "unfinished"]
@@ -51,7 +52,7 @@ def apply(
         Cache.of(plan) as cache,
     ):
         done = {"rows": 0, "fragments": 0}
-        with stopping(left_bytes(plan), target.name):
+        with stopping(left_bytes(plan), target.name), going(source):
             with alone(plan.state / "locks"):
                 target.create(plan.spec())
             tell("created", {})
@@ -75,6 +76,17 @@ def apply(
                     write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
                 tell("finished", {})
     return {**done, "left": unfinished(plan, target)}
+
+
+@contextmanager
+def going(source: Store) -> Iterator[None]:
+    """An error of whatever kind is that of a store which went away, where ``source`` is not there any more."""
+    try:
+        yield
+    except SutureError as error:
+        if isinstance(error, IncompleteError) or source.exists():
+            raise
+        raise gone(source) from error
 
 
 def apply_fragment(path: str, number: int) -> dict[str, Any]:
@@ -163,7 +175,8 @@ def screened(plan: Plan, batch: Batch, what: str, quarantined: list[dict[str, An
         shown = ", ".join(f"{row['id']!r} ({row['reason']})" for row in quarantined[:5])
         raise RefusedError(
             f"{what}: expected finite non-zero vectors, found {len(quarantined)} others in one block: id {shown}. "
-            "Repair them, or plan with --bad-rows quarantine, which leaves them out and lists them."
+            "Repair them and plan anew; or plan again as before, with --bad-rows quarantine --overwrite: this leaves "
+            "them out and lists them, and the next apply goes on from here."
         )
     good = np.ones(len(batch), bool)
     good[np.concatenate(list(found.values()))] = False

@@ -12,15 +12,16 @@ from typing import Any
 
 from ... import __version__
 from ...aligners.alignment import Alignment
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import IncompleteError, RefusedError, SutureError
 from ...aligners.file import load
 from ..stores import Address, Fragment, Spec, Store, open_store
 from ..stores.bridge import BridgeStore
 from ..stores.disk import aside, read_json
+from .events import stopping
 from .ledger import Ledger
 from .rows import RowMap, row_map
 
-__all__ = ["Plan", "load_plan", "save_plan"]
+__all__ = ["Plan", "gone", "load_plan", "save_plan"]
 
 FORMAT, VERSION = "suture-plan", 1
 FRAGMENT_ROWS = 65536
@@ -69,8 +70,9 @@ class Plan:
 
     @cached_property
     def hash(self) -> str:
-        """What binds the ledger to this plan."""
-        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+        """What binds ledger and gallery to this plan; what becomes of bad rows may be decided when they are found."""
+        bound = {**self.content(), "bad_rows": "refuse"}
+        return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
     @property
     def ledger(self) -> Ledger:
@@ -107,9 +109,21 @@ class Plan:
         return self._opened(self.target, "target")
 
     def _opened(self, uri: str, role: str) -> Store:
-        store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
-        store.adopt(self.hash, role)
+        with stopping(self.bytes_needed, Address.parse(uri).shown):
+            store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
+            try:
+                store.adopt(self.hash, role)
+                if role == "source" and not self.retired and not store.exists():
+                    raise gone(store)
+            except BaseException:
+                store.close()
+                raise
         return store
+
+    @property
+    def retired(self) -> bool:
+        """Whether one of its galleries was deleted on purpose."""
+        return bool((read_json(self.state / "phase.json") or {}).get("phase") == "retired")
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -125,6 +139,14 @@ class Plan:
         return row_map(
             self.alignment, self.strategy, self.dtype, "l2" if self.normalize == "l2" else "none", lossy=self.lossy
         )
+
+
+def gone(store: Store) -> IncompleteError:
+    """What to say where the old gallery of a plan is not there any more."""
+    return IncompleteError(
+        f"{store.name}: the old gallery was here when the plan was made, and is not now. Put it back and run the same "
+        "command again: it goes on where it stopped."
+    )
 
 
 def open_target(uri: str, strategy: str) -> Store:

@@ -22,7 +22,7 @@ from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
 from ..stores.disk import aside
 from .evidence import Canaries, agreement, queries_for, require_still
-from .plan import FRAGMENT_ROWS, Plan, open_target, save_plan
+from .plan import FRAGMENT_ROWS, Plan, load_plan, open_target, save_plan
 from .reproduce import answers, promised
 from .rows import RowMap, bad_rows, facing, row_map
 from .unique import SeenIds
@@ -68,8 +68,7 @@ def make_plan(
     alignment = load(map_file)
     kept = map_file.read_bytes()
     with open_store(source) as old, open_target(target, strategy) as new:
-        if not old.exists():
-            raise SutureError(f"{old.name}: expected a gallery, there is none.")
+        old.require()
         facts = old.facts()
         named = model or model_of(alignment)
         if facts.model is not None and facts.model.partition("@")[0] == named:
@@ -120,10 +119,8 @@ def make_plan(
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
         state = path.with_name(f"{path.name}.state")
-        if state.exists():
-            if not overwrite:
-                raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
-            shutil.rmtree(state)
+        if state.exists() and not overwrite:
+            raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
         needed = new.bytes_for(count, rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
         plan = Plan(
             path=path,
@@ -148,10 +145,25 @@ def make_plan(
             estimate=estimate,
             notes=notes,
         )
+        new.adopt(plan.hash, "target")
+        new.vacant(plan.spec())
         new.room_for(needed)
-    keep(plan, kept, canaries, sample)
+    if not goes_on(plan):
+        if state.exists():
+            shutil.rmtree(state)
+        keep(plan, kept, canaries, sample)
     save_plan(plan)
     return plan
+
+
+def goes_on(plan: Plan) -> bool:
+    """Whether the plan that is overwritten was the same, but for bad rows: what was done of it stands."""
+    try:
+        before = load_plan(plan.path)
+    except SutureError:
+        return False
+    same = before.hash == plan.hash and plan.bad_rows in ("quarantine", before.bad_rows)
+    return same and plan.state.exists() and not plan.retired
 
 
 def scan(old: Store, fragments: list[Fragment], sought: Array, advance: Callable[[int], None]) -> int:

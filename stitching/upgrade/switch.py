@@ -131,6 +131,7 @@ def retire(plan: Plan, confirm: str) -> dict[str, Any]:
             )
         if now == "switched" and plan.strategy == "bridge" and target.address.scheme == "bridge":
             raise RefusedError(f"{source.name}: the bridge leads to this gallery; it is not deleted.")
+        called = goes.called  # a switch by renaming has given it another name
         goes.drop()
-        enter(plan, "retired", deleted=goes.name)
-        return {"deleted": goes.name}
+        enter(plan, "retired", deleted=called)
+        return {"deleted": called}

@@ -21,10 +21,11 @@ from suture.stitching.dumps import hash_ids
 from suture.stitching.stores import open_store
 from suture.stitching.stores.disk import write_json
 from suture.stitching.upgrade.apply import apply
+from suture.stitching.upgrade.backfill import backfill
 from suture.stitching.upgrade.lock import locked
 from suture.stitching.upgrade.plan import load_plan
 from suture.stitching.upgrade.planning import make_plan
-from suture.stitching.upgrade.switch import retire, switch
+from suture.stitching.upgrade.switch import retire, rollback, switch
 from suture.stitching.upgrade.verify import verify
 
 SOURCE, TARGET = "parquet:old#vector", "parquet:new#vector"
@@ -144,6 +145,9 @@ def test_bad_rows_are_refused_or_set_aside(world: World, here: Path) -> None:
     plan = planned(world, SOURCE, TARGET, here / "plan.json")
     with pytest.raises(RefusedError, match=str(world.ids[400])):
         apply(plan)
+    again = planned(world, SOURCE, TARGET, plan.path, bad="quarantine", overwrite=True)
+    assert apply(again) == {"rows": ROWS - 300 - 3, "fragments": 2, "left": 0}  # what was written stays
+    assert red(load_plan(plan.path)) == []
     other = planned(world, SOURCE, "parquet:good#vector", here / "other.json", bad="quarantine")
     apply(other)
     assert red(other) == []
@@ -378,6 +382,38 @@ def test_chained_upgrades(world: World, here: Path, tmp_path: Path) -> None:
         open_store("parquet:third").drop()
 
 
+def test_a_gallery_of_both_kinds_of_rows_is_upgraded_again_and_led_back_step_by_step(world: World, here: Path) -> None:
+    """A -> B, some rows re-embedded, B -> C by a map of native rows of B; back to B, and back to A, as they were."""
+    gallery(here, world)
+    first = planned(world, SOURCE, TARGET, here / "plan.json")
+    apply(first)
+    own = dict(zip(world.ids.tolist(), world.new, strict=True))
+    backfill(first, lambda ids, _: np.stack([own[key] for key in ids]), budget=200)
+    assert red(first) == []
+    switch(first)
+    third = encode(np.random.default_rng(0).normal(size=(ROWS, 12)), 28, 14)
+    save_alignment(Procrustes().fit(world.new, third), here / "next.safetensors")
+    served = f"parquet:{here}#vector"
+    second = make_plan(here / "next.safetensors", served, "parquet:third#vector", here / "next.json", model="third")
+    assert any("these rows are mapped ones" in note for note in second.notes)
+    before = tree(here / "old") | tree(here / "new")
+    apply(second)
+    assert red(second) == []
+    switch(second)
+    rows = pq.read_table(here / "third")
+    assert rows["id"].to_pylist() == world.ids.tolist()
+    stamps = pq.read_table(here / "new")["_stamp"].to_pylist()
+    native = np.array([stamp == first.model for stamp in stamps])
+    assert native.sum() == 200
+    twice = np.where(native[:, None], world.new, first.row_map(world.old, ""))  # native rows are mapped once only
+    np.testing.assert_allclose(np.stack(rows["vector"].to_numpy()), second.row_map(twice, ""), atol=2e-6)
+    for plan, dim in ((second, 32), (first, OLD)):
+        rollback(plan)
+        assert open_store(load_plan(plan.path).source).facts().dim == dim
+    assert tree(here / "old") | tree(here / "new") == before
+    assert not (here / "_CURRENT").exists()
+
+
 def test_two_dask_workers_give_the_same_bytes(world: World, here: Path) -> None:
     write_parquet(here / "old", world)
     whole = planned(world, SOURCE, "parquet:whole#vector", here / "whole.json")
@@ -386,3 +422,23 @@ def test_two_dask_workers_give_the_same_bytes(world: World, here: Path) -> None:
     run(plan.path, "apply-on-dask")
     assert tree(here / "new", "part-*") == tree(here / "whole", "part-*")
     assert red(plan) == []
+
+
+def test_the_page_on_scale_has_the_measured_figures() -> None:
+    """docs/scale.md derives hours and cost from results/upgrade.md: both of one measurement, and the sums right."""
+    root = Path(__file__).parents[2]
+    page, measured = ((root / name).read_text() for name in ("docs/scale.md", "benchmarks/results/upgrade.md"))
+    rates = [re.search(rf"\| {what} \| [\d.]+ \| ([\d,]+) \| (\d+)", measured) for what in ("bare loop", "suture.*?")]
+    bare, ours = (found.groups() for found in rates if found)
+    planning = re.search(r"took ([\d.]+) s", measured)
+    assert planning
+    for figure in (f"at {ours[0]} rows/s", f"these: {bare[0]})", f"of {ours[1]} MB", f"alone: {planning[1]} s"):
+        assert figure in page.replace("\n", " "), figure
+    rate = float(ours[0].replace(",", "")) * 384 / 1024 / 100
+    hours = 1e9 / 3600 / (100 * round(rate))
+    for figure in (f"1e9 / {100 * round(rate):,} / 3,600 = about {hours:.0f}", f"about {hours / 2:.0f} hours"):
+        assert figure in page
+    assert f"about {hours / 100 * 60:.0f} minutes" in page
+    assert f"{hours:.0f} core hours at 0.05 a core hour: about {hours * 0.05:.1f}" in page
+    assert f"about {1e9 / 2e6 * float(planning[1]) / 60:.0f} minutes" in page
+    assert f"about {2 * 384 * 768 * float(ours[0].replace(',', '')) / 1e9:.0f} GFLOP/s" in page

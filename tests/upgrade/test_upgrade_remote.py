@@ -111,9 +111,10 @@ def test_objects_that_change_go_or_are_others(away: str, world: World, here: Pat
     part.write_bytes((place(away) / "old" / "old-1.parquet").read_bytes())
     with pytest.raises(RefusedError, match="changed after the plan"):
         apply(plan)
-    other = planned(world, "parquet:old#vector", f"parquet:{away}/new#vector", here / "other.json", model="another")
     with pytest.raises(RefusedError, match="belongs to another plan"):
-        apply(other)
+        planned(world, "parquet:old#vector", f"parquet:{away}/new#vector", here / "other.json", model="another")
+    with pytest.raises(RefusedError, match="lies in"):
+        planned(world, f"parquet:{away}/old#vector", f"parquet:{away}/./old/sub#vector", here / "in.json")
 
 
 def test_of_two_that_claim_a_place_one_is_late(away: str) -> None:

@@ -157,6 +157,7 @@ def test_a_pandas_that_loaded_half_way_is_named(here: Path, monkeypatch: pytest.
     (here / "pandas.py").write_text("raise AttributeError('partially initialized module')")
     monkeypatch.syspath_prepend(here)
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    (here / "db" / "docs.lance").mkdir(parents=True)
     with pytest.raises(IncompleteError, match="did not load whole"):
         open_store("lancedb:db#docs.vector").exists()
 

@@ -88,19 +88,34 @@ def test_the_contract(case: Case, world: World, here: Path) -> None:
     rollback(plan)
     with plan.open_source() as old:
         assert contents(old) == before
-    switch(plan)
+    done = switch(plan)
     with plan.open_source() as old:
         name = old.name
-    retire(plan, name)
+    deleted = retire(plan, name)["deleted"]
     with plan.open_target() as new:
         assert new.count() == case.rows
 
+    def said(address: str) -> Store:
+        """What is said has neither user nor password."""
+        place, _, rest = address.partition("#")
+        return open_store(f"{case.source.partition('#')[0]}#{rest}" if "://" in place else address)
+
+    if not case.source.startswith("sqlite-vec:"):  # a view is no gallery
+        with said(done["open"]) as served:
+            assert served.facts().dim == plan.dim
+    with said(deleted) as old:
+        assert not old.exists()
+
 
 def test_another_plan_may_not_write_there(case: Case, world: World, here: Path) -> None:
-    apply(planned(world, case.source, case.target, here / "plan.json", fragment_rows=case.rows // 4), max_rows=1)
+    first = planned(world, case.source, case.target, here / "plan.json", fragment_rows=case.rows // 4)
     other = planned(world, case.source, case.target, here / "other.json", model="another")
+    apply(first, max_rows=1)
     with pytest.raises(RefusedError, match="Name another"):
         apply(other)
+    with pytest.raises(RefusedError, match="Name another"):
+        planned(world, case.source, case.target, here / "late.json", model="another")
+    assert not (here / "late.json").exists()
 
 
 def test_writes_during_the_run_are_caught_up(case: Case, world: World, here: Path) -> None:

@@ -162,3 +162,11 @@ def run_backfill_and_die(plan: Path, budget: int, at: int) -> None:
         count += 1
 
     backfill(load_plan(plan), lambda ids, _: np.stack([rows[key] for key in ids]), budget=budget, tell=tell)
+
+
+def run_and_weigh(plan: Path) -> None:
+    """Apply, and write the peak memory in bytes beside the plan."""
+    torch.set_num_threads(1)
+    run(plan)
+    peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+    plan.with_suffix(".peak").write_text(str(int(peak) << 10))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -131,6 +131,8 @@ def h5_ids(path: Path, dataset: Any) -> IdColumn:
 class H5Sink(Sink):
     """Writes the datasets `embeddings` and, with ids, `ids`, growing in chunks of about a megabyte."""
 
+    names: ClassVar[tuple[str, str]] = ("embeddings", "ids")
+
     holds_ids = True
 
     def __init__(self, file: BinaryIO, dim: int, dtype: np.dtype, id_kind: IdKind | None) -> None:
@@ -138,12 +140,12 @@ class H5Sink(Sink):
         rows = max(1, (1 << 20) // (dim * dtype.itemsize))
         self._file = h5py.File(file.name, "w")
         self._vectors = self._file.create_dataset(
-            "embeddings", (0, dim), dtype, maxshape=(None, dim), chunks=(rows, dim)
+            self.names[0], (0, dim), dtype, maxshape=(None, dim), chunks=(rows, dim)
         )
         self._ids = None
         if id_kind is not None:
             kind = h5py.string_dtype() if id_kind == "str" else np.int64
-            self._ids = self._file.create_dataset("ids", (0,), kind, maxshape=(None,), chunks=(ID_CHUNK,))
+            self._ids = self._file.create_dataset(self.names[1], (0,), kind, maxshape=(None,), chunks=(ID_CHUNK,))
 
     def write(self, block: Array, ids: Array | None) -> None:
         """Append a block `(m, dim)` and its ids `(m,)`."""
