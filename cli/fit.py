@@ -260,6 +260,8 @@ def show(result: dict[str, Any]) -> None:
         f"{result['rows']} pairs by {result['pairing']['by']}, {result['source_dim']} -> {result['target_dim']} dims. "
         + pairing_line(result["audit"])
     )
+    for line in left_out(result["pairing"]):
+        say(line)
     metric = result["judged_by"]
     if len(result["candidates"]) > 1:
         mates = all("recall@1" in c["witness"] for c in result["candidates"])  # no judge by a head asks for them
@@ -298,6 +300,26 @@ def show(result: dict[str, Any]) -> None:
         say(f"{name}={value:g} is at the edge of what was tried ({low:g} to {high:g}): --set {name}=... goes further.")
     took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
     say(f"{called(result['method'], result['params'])} -> {result['path']}{took}", style="bold")
+
+
+def left_out(pairing: dict[str, Any]) -> list[str]:
+    """The rows that have no mate, and those that have several or share an id; nothing where there are none."""
+    sides = ("source", "target")
+    of_a_table = pairing["by"] == "pairs"
+    alone = [
+        f"{pairing[f'{side}_only']} of {pairing[f'{side}_rows']} {side} rows (such as "
+        f"{pairing[f'{side}_only_examples'][0]!r})"
+        for side in sides
+        if pairing[f"{side}_only"]
+    ]
+    several = [
+        f"{pairing[f'{side}_repeated']} {side} {'rows' if of_a_table else 'ids'} (such as "
+        f"{pairing[f'{side}_repeated_examples'][0]!r})"
+        for side in sides
+        if pairing[f"{side}_repeated"]
+    ]
+    said = "Paired more than once" if of_a_table else "In more than one row"
+    return [f"{what}: {' and '.join(each)}." for what, each in (("Without a mate", alone), (said, several)) if each]
 
 
 def pairing_line(audit: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from .arrays import BLOCK, Array, Rows
 from .badrows import REFUSE, BadRows, Screen
 from .dump import Dump
 from .idfiles import open_columns, open_groups
-from .ids import IdColumn, hash_ids, hash_rows, same_ids
-from .join import SHOWN, Join, RowPairs
+from .ids import IdColumn, first_ids, hash_ids, hash_rows, repeated_ids, same_ids, shown
+from .join import Join, RowPairs
 from .weights import Weights, read_weights, scaled
 
 __all__ = ["PairBlock", "Pairing", "pair"]
@@ -178,6 +178,7 @@ def pair(
     by: Literal["row", "id", "pairs"]
     joined: RowPairs | None = None
     report: dict[str, Any] = {"overlap": source.rows, "source_only": 0, "target_only": 0, "order": "same"}
+    report |= {"source_repeated": 0, "target_repeated": 0}
     if pairs is not None:
         by, (joined, report) = "pairs", join_table(source, target, pairs)
     elif by_row or (source.ids is None and target.ids is None):
@@ -187,7 +188,11 @@ def pair(
         by = "id"
         left, right = comparable(source, target)
         if not in_same_order(left, right):
-            joined, report = join_ids(source, target, left, right)
+            joined, found = join_ids(source, target, left, right)
+            report |= found
+        elif (twice := repeated_ids(left))[0]:
+            for side in ("source", "target"):
+                report |= {f"{side}_repeated": twice[0], f"{side}_repeated_examples": twice[1]}
     given = None if weights is None else read_weights(weights, source.rows)
     return Pairing(source, target, by, report, joined, row_keys(source, groups), bad_rows, given)
 
@@ -247,12 +252,16 @@ def join_ids(source: Dump, target: Dump, left: IdColumn, right: IdColumn) -> tup
             )
         return rows, {
             "overlap": rows.rows,
-            "source_only": left.rows - rows.rows,
-            "target_only": right.rows - rows.rows,
             "order": "joined",
-            "source_only_examples": join.missing("s", "t")[1] if rows.rows < left.rows else [],
-            "target_only_examples": join.missing("t", "s")[1] if rows.rows < right.rows else [],
+            **without_mate(join, "source", "s", "t"),
+            **without_mate(join, "target", "t", "s"),
         }
+
+
+def without_mate(join: Join, side: str, table: str, other: str) -> dict[str, Any]:
+    """What the report says of the ids of one side that are not on the other."""
+    count, examples = join.missing(table, other)
+    return {f"{side}_only": count, f"{side}_only_examples": examples}
 
 
 def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[str, Any]]:
@@ -260,8 +269,10 @@ def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[s
     columns = open_columns(path, "source", "target")
     if columns[0].rows != columns[1].rows:
         raise RefusedError(f"{path}: its columns have {columns[0].rows} and {columns[1].rows} rows.")
+    report: dict[str, Any] = {"order": "table", "pairs": str(path)}
     with Join() as join:
         for table, dump, column in (("s", source, columns[0]), ("t", target, columns[1])):
+            side = "source" if table == "s" else "target"
             ids = row_numbers(dump) if dump.ids is None else dump.ids
             known, named = one_kind(ids, column)
             join.load(table, known)
@@ -274,11 +285,14 @@ def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[s
                     f"{path}: expected {what} for {dump.name}, {count} of {named.rows} are not: "
                     f"{', '.join(map(repr, examples))}. Remove or correct these pairs."
                 )
+            report |= without_mate(join, side, table, f"{table}_named")
+            twice, _, repeats = join.repeated(f"{table}_named")
+            report |= {f"{side}_repeated": twice, f"{side}_repeated_examples": [name for name, _ in repeats]}
         rows = join.pairs(
             "SELECT s.row, t.row FROM s_named AS a CROSS JOIN t_named AS b ON b.row = a.row "
             "CROSS JOIN s ON s.id = a.id CROSS JOIN t ON t.id = b.id ORDER BY s.row, t.row"
         )
-        return rows, {"overlap": rows.rows, "order": "table", "pairs": str(path)}
+        return rows, {"overlap": rows.rows, **report}
 
 
 def row_numbers(dump: Dump) -> IdColumn:
@@ -328,14 +342,3 @@ def keys_by_id(source: Dump, known: IdColumn, groups: Path, ids: IdColumn, label
 def hashes(ids: IdColumn) -> Callable[[], Iterator[Keys]]:
     """A fresh stream of the hashes of a column."""
     return lambda: map(hash_ids, ids.blocks(BLOCK))
-
-
-def first_ids(ids: IdColumn) -> list[Any]:
-    """A few ids for messages."""
-    first: list[Any] = next(ids.blocks(SHOWN)).tolist()
-    return first
-
-
-def shown(ids: IdColumn) -> str:
-    """A few ids, as text."""
-    return ", ".join(map(repr, first_ids(ids))) + (", ..." if ids.rows > SHOWN else "")
