@@ -31,6 +31,7 @@ class Blend(LinearAligner):
     name: ClassVar[str] = "blend"
     summary: ClassVar[str] = "the mean of the Procrustes rotation and of ridge"
     paper: ClassVar[str] = "Bates & Granger 1969, The combination of forecasts"
+    rotates: ClassVar[bool] = True
 
     share: float = 0.5
 

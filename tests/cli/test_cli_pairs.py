@@ -266,3 +266,28 @@ def test_people_are_told_of_rows_without_a_mate_and_with_several(
     lines = suture(*fit, "--pairs", "p.csv", "--overwrite").out.splitlines()
     assert lines[1] == "Without a mate: 20 of 320 source rows (such as 300) and 19 of 320 target rows (such as 300)."
     assert lines[2] == "Paired more than once: 1 source rows (such as 3) and 1 target rows (such as 3)."
+
+
+@pytest.mark.parametrize(
+    ("method", "pairs", "said"),
+    [
+        ("procrustes", 10, "the 10 pairs determine 9 of the 24 directions"),
+        ("blend", 10, "Give more pairs, or take --method ridge"),
+        ("least-squares", 47, "47 pairs for 24 source dims"),
+        ("procrustes", 320, ""),
+        ("least-squares", 48, ""),
+        ("ridge", 10, ""),
+    ],
+)
+def test_too_few_pairs_for_the_method_are_told(
+    suture: Run, here: Path, rows: Rows, method: str, pairs: int, said: str
+) -> None:
+    np.save("a.npy", rows("fit.a")[:pairs])
+    np.save("b.npy", rows("fit.b")[:pairs])
+    words = ("fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", method, "--overwrite")
+    done = suture(*words, "--json")
+    assert done.json["notes"] == done.err.splitlines() if said else done.json["notes"] == []
+    assert said in done.err
+    assert bool(done.err) == bool(said)
+    rotation = load("m.safetensors").provenance.get("rotation")
+    assert rotation is None or rotation["unique"] == (pairs > 24)
