@@ -76,14 +76,14 @@ class Join:
         self._db.execute("COMMIT")
         self._db.execute(f"CREATE INDEX {table}_id ON {table} (id)")
 
-    def refuse_duplicates(self, table: str, name: str) -> None:
-        """RefusedError if an id of `table` stands in several rows."""
+    def refuse_duplicates(self, table: str, name: str, advice: str = "") -> None:
+        """RefusedError if an id of `table` stands in several rows; `advice` is added to what it says."""
         count, rows, examples = self.repeated(table)
         if count:
             shown = ", ".join(f"{id_!r} ({n} times)" for id_, n in examples)
             raise RefusedError(
                 f"{name}: expected every id once, {count} ids stand in {rows} rows: {shown}. Remove the repeats; "
-                "or, if rows correspond by position, pair by row (--by-row); or name the pairs: --pairs FILE."
+                f"or, if rows correspond by position, pair by row (--by-row){advice}."
             )
 
     def repeated(self, table: str) -> tuple[int, int, list[tuple[Any, int]]]:

@@ -163,6 +163,7 @@ def pair(
     groups: Path | None = None,
     weights: Path | None = None,
     bad_rows: BadRows = REFUSE,
+    by_table: bool = True,
 ) -> Pairing:
     """Pair the rows of two dumps: by id where both have ids, by position where neither has (or `by_row`), or as the
     table `pairs` says (columns source and target: ids where the dump has ids, else row numbers).
@@ -171,8 +172,9 @@ def pair(
     one a source row or with the columns id and group: rows of one group share a key. Ids in the same order are paired
     in constant memory, others through a temporary database on disk.
     Raises RefusedError where pairing would be a guess: unequal lengths, ids on one side only, ids of different kinds,
-    repeated or disjoint ids.
+    repeated or disjoint ids. With `by_table` off they do not advise a table, for callers that take none.
     """
+    table = ", or --pairs FILE" if by_table else ""
     if by_row and pairs is not None:
         raise UsageError(f"got both --by-row and --pairs {pairs}: give one of them.")
     by: Literal["row", "id", "pairs"]
@@ -183,12 +185,12 @@ def pair(
         by, (joined, report) = "pairs", join_table(source, target, pairs)
     elif by_row or (source.ids is None and target.ids is None):
         by = "row"
-        require_equal_lengths(source, target)
+        require_equal_lengths(source, target, table)
     else:
         by = "id"
-        left, right = comparable(source, target)
+        left, right = comparable(source, target, table)
         if not in_same_order(left, right):
-            joined, found = join_ids(source, target, left, right)
+            joined, found = join_ids(source, target, left, right, table)
             report |= found
         elif (twice := repeated_ids(left))[0]:
             for side in ("source", "target"):
@@ -197,23 +199,23 @@ def pair(
     return Pairing(source, target, by, report, joined, row_keys(source, groups), bad_rows, given)
 
 
-def require_equal_lengths(source: Dump, target: Dump) -> None:
+def require_equal_lengths(source: Dump, target: Dump, table: str = "") -> None:
     """RefusedError unless rows can correspond by position."""
     if source.rows != target.rows:
         raise RefusedError(
             f"Rows can be paired by position only where both dumps have equally many: {source.name} has {source.rows}, "
-            f"{target.name} has {target.rows}. Give ids for both (--ids FILE or --id-column NAME), or --pairs FILE."
+            f"{target.name} has {target.rows}. Give ids for both (--ids FILE or --id-column NAME){table}."
         )
 
 
-def comparable(source: Dump, target: Dump) -> tuple[IdColumn, IdColumn]:
+def comparable(source: Dump, target: Dump, table: str) -> tuple[IdColumn, IdColumn]:
     """The two id columns, of one kind; RefusedError where one is missing or the kinds differ."""
     left, right = source.ids, target.ids
     if left is None or right is None:
         has, lacks = (target, source) if left is None else (source, target)
         raise RefusedError(
             f"{has.name} has ids, {lacks.name} has none: whether their rows correspond by position is a guess. "
-            "Give ids for both (--ids FILE or --id-column NAME), or --pairs FILE, or --by-row if you know they do."
+            f"Give ids for both (--ids FILE or --id-column NAME){table}, or --by-row if you know they do."
         )
     return one_kind(left, right)
 
@@ -236,13 +238,15 @@ def in_same_order(left: IdColumn, right: IdColumn) -> bool:
     return left.rows == right.rows and all(same_ids(a, b) for a, b in zip(left.blocks(), right.blocks(), strict=True))
 
 
-def join_ids(source: Dump, target: Dump, left: IdColumn, right: IdColumn) -> tuple[RowPairs, dict[str, Any]]:
+def join_ids(
+    source: Dump, target: Dump, left: IdColumn, right: IdColumn, table: str
+) -> tuple[RowPairs, dict[str, Any]]:
     """Pair equal ids, in the order of the source rows."""
     with Join() as join:
         join.load("s", left)
         join.load("t", right)
-        join.refuse_duplicates("s", source.name)
-        join.refuse_duplicates("t", target.name)
+        join.refuse_duplicates("s", source.name, table)
+        join.refuse_duplicates("t", target.name, table)
         # CROSS JOIN fixes the loops: the source in its order outside, the index of the target inside.
         rows = join.pairs("SELECT s.row, t.row FROM s CROSS JOIN t ON t.id = s.id ORDER BY s.row")
         if not rows.rows:
