@@ -25,7 +25,8 @@ class Blend(LinearAligner):
     penalty by GCV, which damps what it cannot predict; both are brought to the same spread, and s is by least squares.
     ``share`` is that of ridge; half, as in a combination of forecasts whose errors nobody knows: estimated shares
     seldom do better (Bates & Granger 1969; Stock & Watson 2004). It is not on the path between the two that
-    `RotationRidge` walks, which trades them direction by direction: with 500 pairs the mean finds more than either end, and that path does not.
+    `RotationRidge` walks, which trades them direction by direction: with 500 pairs the mean finds more than either end,
+    and that path does not.
     """
 
     name: ClassVar[str] = "blend"
