@@ -95,9 +95,13 @@ def _has_parameters(kind: type[Aligner]) -> bool:
 
 @dataclass(frozen=True)
 class LinearAligner(Aligner):
-    """A method that needs only the moments of the pairs. A new one writes `solve`."""
+    """A method that needs only the moments of the pairs. A new one writes `solve`.
+
+    ``rotates``: it is built on the rotation of the moments, of which the provenance then says whether it is unique.
+    """
 
     affine: ClassVar[bool] = True
+    rotates: ClassVar[bool] = False
 
     @abstractmethod
     def solve(self, moments: Moments) -> Affine:
@@ -114,7 +118,17 @@ class LinearAligner(Aligner):
 
     def align(self, survey: Survey) -> Alignment:
         """By the moments of all pairs."""
-        return self.align_moments(survey.moments)
+        return self.align_moments(survey.moments).with_provenance(**self.facts(survey.moments))
+
+    def facts(self, moments: Moments) -> dict[str, Any]:
+        """What the provenance says of the rotation: ``{"rank", "dims", "unique"}`` of the cross-covariance.
+
+        Fewer pairs than dims, or dims that no pair speaks of, leave it open how the rest is turned.
+        """
+        if not self.rotates:
+            return {}
+        rank, dims = moments.polar_xy[1], min(moments.source_dim, moments.target_dim)
+        return {"rotation": {"rank": rank, "dims": dims, "unique": rank == dims}}
 
 
 def needed_blocks(aligners: Iterable[Aligner]) -> frozenset[Block]:

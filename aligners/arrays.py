@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .errors import SutureError
 
-__all__ = ["Array", "as_matrix", "as_tensor", "through"]
+__all__ = ["Array", "as_matrix", "as_tensor", "row_norms", "through"]
 
 Array = Tensor | np.ndarray[Any, Any]
 A = TypeVar("A", Tensor, np.ndarray[Any, Any])
@@ -45,6 +45,16 @@ def as_matrix(x: Array, what: str = "rows") -> Tensor:
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The precision rows of ``dtype`` are multiplied in: float64 for float64, float32 for everything narrower."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Euclidean lengths ``(n,)`` of ``rows`` ``(n, p)`` in float64; infinite only where float64 has no such number.
+
+    The squares of rows beyond 1e154, or below 1e-154, have left float64: each is divided by its largest value first.
+    """
+    rows = rows.double()
+    largest = rows.abs().amax(1)
+    return torch.linalg.vector_norm(rows / largest.where(largest > 0, 1.0)[:, None], dim=1) * largest
 
 
 def through(f: Callable[[Tensor], Tensor], x: A, dim: int, what: str) -> A:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .choose import cross_fit, shuffled
+from .linear.checks import check_variance
 from .linear.rotation_ridge import RotationRidge
 from .survey import Survey
 
@@ -61,10 +62,11 @@ class Audit:
 
 
 def audit(survey: Survey) -> Audit:
-    """Audit the sampled pairs of a survey."""
+    """Audit the sampled pairs of a survey. Raises `RefusedError` where all rows of a side are the same."""
     sample = survey.sample
     if len(sample) < ENOUGH or not survey.can_hold_out:
         return Audit(len(sample), None, None, sample.keys[:0], "unknown")
+    check_variance("the check of the pairs", survey.moments)
     centre = survey.moments.mean_y
     mapped = cross_fit(PROBE, survey).double() - centre
     true = torch.cosine_similarity(mapped, sample.y.double() - centre)

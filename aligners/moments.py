@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .arrays import Array, as_matrix
 from .errors import SutureError
-from .polar import polar
+from .polar import polar_and_rank
 
 __all__ = ["Moments"]
 
@@ -167,9 +167,14 @@ class Moments:
         return u, s, vt
 
     @cached_property
+    def polar_xy(self) -> tuple[Tensor, int]:
+        """`rotation`, and the rank of ``xy``, singular values within rounding of 0 left out."""
+        return polar_and_rank(self.block("xy"), max(self.source_dim, self.target_dim) * torch.finfo(self.dtype).eps)
+
+    @property
     def rotation(self) -> Tensor:
         """``U V'`` ``(p, q)`` of ``xy = U S V'``: the (semi-)orthogonal matrix with the largest ``tr(R' xy)``."""
-        return polar(self.block("xy"))
+        return self.polar_xy[0]
 
 
 def require_paired(x: Tensor, y: Tensor, weights: Tensor | None) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from .alignment import Alignment, Space
+from .arrays import row_norms
 from .errors import RefusedError
 from .survey import all_unit, familiarity
 
@@ -74,7 +74,7 @@ def require_norms(space: Space, side: str, rows: Tensor, what: str) -> None:
     """Refuse rows of another norm policy than those that the map was fitted on."""
     if all_unit(rows) == space.unit:
         return
-    norms = torch.linalg.vector_norm(rows.float(), dim=1)
+    norms = row_norms(rows)
     came = f"norms from {float(norms.min()):.3g} to {float(norms.max()):.3g}"
     if space.unit:
         raise RefusedError(

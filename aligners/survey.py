@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from .alignment import Space
 from .arrays import as_tensor, working_dtype
-from .errors import RefusedError, SutureError
+from .errors import RefusedError
 from .moments import ALL_BLOCKS, Block, Moments
 from .moments_builder import PIECE_ROWS, MomentsBuilder
 from .pairs import BLOCK_ROWS, PairBlock, Pairs, PairStream, mix
@@ -68,7 +68,7 @@ class Survey:
             norms[0].add(x)
             norms[1].add(y)
         if sampler.rows < 2:
-            raise SutureError("expected at least two pairs to fit a map on, got fewer.")
+            raise RefusedError("expected at least two pairs to fit a map on, got fewer. Give more.")
         parts = tuple(b.moments() for i, b in enumerate(builders) if i in used)
         sample, sample_part = sampler.result()
         total = reduce(add, parts)
@@ -133,9 +133,9 @@ def require_finite(moments: Moments) -> None:
     }
     for side, sums in given.items():
         if not all(bool(torch.isfinite(s).all()) for s in sums if s is not None):
+            wider = "" if moments.dtype == torch.float64 else ", or give float64 rows"
             raise RefusedError(
-                f"expected {side} rows whose squares fit {moments.dtype}, got larger ones; scale them down, or give "
-                "float64 rows."
+                f"expected {side} rows whose squares fit {moments.dtype}, got larger ones; scale them down{wider}."
             )
 
 

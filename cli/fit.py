@@ -11,6 +11,7 @@ import typer
 from .many import fit_spaces, is_multiway
 from .match import Seeds, Unpaired, fit_without_pairs
 from .named import ConceptDumps, Labels, Names, fit_named, needs_labels
+from .notes import cautions, left_out, pairing_line
 from .options import (
     BadRowsOption,
     ByRow,
@@ -92,7 +93,7 @@ def fit(
     from ..stitching.dumps import pair, read_relevant
     from ..stitching.evaluate import label_inputs
     from ..stitching.stream import PairedDumps
-    from .output import print_json, rows_progress, track
+    from .output import print_json, rows_progress, say_aside, track
     from .settings import build_aligner
 
     started = perf_counter()
@@ -198,6 +199,9 @@ def fit(
     )
     save_alignment(alignment, out, overwrite=overwrite)
     facts = alignment.provenance
+    notes = cautions(facts, survey.stream.source_dim)
+    for note in notes:
+        say_aside(note)
     result = {
         "method": facts["method"],
         "params": facts["params"],
@@ -213,6 +217,7 @@ def fit(
         "audit": facts["audit"],
         "pairing": pairing.report,
         "bad_rows": pairing.bad,
+        "notes": notes,
         "path": str(out),
         "seconds": round(perf_counter() - started, 3),
     }
@@ -260,6 +265,8 @@ def show(result: dict[str, Any]) -> None:
         f"{result['rows']} pairs by {result['pairing']['by']}, {result['source_dim']} -> {result['target_dim']} dims. "
         + pairing_line(result["audit"])
     )
+    for line in left_out(result["pairing"]):
+        say(line)
     metric = result["judged_by"]
     if len(result["candidates"]) > 1:
         mates = all("recall@1" in c["witness"] for c in result["candidates"])  # no judge by a head asks for them
@@ -298,16 +305,6 @@ def show(result: dict[str, Any]) -> None:
         say(f"{name}={value:g} is at the edge of what was tried ({low:g} to {high:g}): --set {name}=... goes further.")
     took = f" in {result['seconds']:.1f} s" if result["seconds"] is not None else ""
     say(f"{called(result['method'], result['params'])} -> {result['path']}{took}", style="bold")
-
-
-def pairing_line(audit: dict[str, Any]) -> str:
-    """What the audit of the pairing says, in a sentence."""
-    if audit["auc"] is None:
-        return "Too few pairs to tell wrong ones from right ones."
-    told = f"True pairs outscore shuffled ones in {audit['auc']:.1%} of cases"
-    if audit["verdict"] == "unknown":
-        return f"{told}: single wrong pairs cannot be told here."
-    return f"{told}; {audit['suspect_share']:.1%} suspects."
 
 
 def called(method: str, params: dict[str, Any]) -> str:

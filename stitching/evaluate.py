@@ -1,6 +1,6 @@
 """Evaluating a map where it will serve: new queries on the whole mapped gallery, beside doing nothing and doing all."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from .rows import Reader, all_rows, answer_lists, in_order_of, reader, rows_of, 
 __all__ = ["evaluate"]
 
 T = TypeVar("T")
+COMPARED = 5000  # gallery rows that cosine and r2 are of; more would cost a pass each, and tell no more
 Track = Callable[[Sequence[T], str], Iterable[T]]
 
 MEANING = {
@@ -35,6 +36,8 @@ DEFINITIONS = {
     "mrr": "1 / rank of the first relevant row",
     "ndcg@10": "binary gains, discount 1/log2(1+rank), over the best possible",
     "overlap@10": "share of the ten rows that the target's own queries find in the target's own gallery",
+    "cosine": "mean cosine of a gallery's rows with the target's own rows of the same items, 5000 of them at most",
+    "r2": "1 - squared errors of these rows, as they are served, over the squares about the target's mean at fit time",
     "interval": "95 % percentile bootstrap over queries, 2000 draws, paired between strategies",
 }
 
@@ -88,16 +91,17 @@ def evaluate(
         "identity": f"the spaces have {gallery.dim} and {queries.dim} dims",
         "mean": mean_gallery(alignment, q, gallery),
     }
+    native: Reader | None = None
     if source_queries is not None:
         require_first(alignment, "source", source_queries, familiar=familiar)
         old = in_order_of(queries, source_queries, by_row=by_row).all()
         galleries["stay"] = Gallery(own.blocks, own.rows, old)
+    if gallery.dim == queries.dim:
+        galleries["identity"] = Gallery(own.blocks, own.rows, q)
     if target_gallery is not None:
         require_first(alignment, "target", target_gallery, familiar=familiar)
         native = in_order_of(gallery, target_gallery, by_row=by_row)
         galleries["re-embed"] = Gallery(native.blocks, native.rows, q)
-    if gallery.dim == queries.dim:
-        galleries["identity"] = Gallery(own.blocks, own.rows, q)
     answers = None if relevant is None else answer_lists(relevant, len(q), gallery.rows)
     found: dict[str, dict[str, Tensor]] = {}
     truth: Tensor | None = None
@@ -111,6 +115,11 @@ def evaluate(
         if truth is not None:
             found[name]["overlap@10"] = overlap(top, truth)
     strategies = summary(found, galleries, len(q), seed)
+    compared = {} if native is None else nearness(galleries, native, alignment, gallery.rows, seed)
+    unknown = dict.fromkeys(("cosine", "r2"), absent("needs --target-gallery"))
+    for each in strategies:
+        if each["metrics"] is not None:
+            each["metrics"] |= compared.get(each["name"], unknown)
     return {
         "queries": len(q),
         "gallery_rows": gallery.rows,
@@ -155,7 +164,7 @@ def summary(
             key, base = f"{name} {metric}", f"stay {metric}"
             if key not in columns:
                 needs = "--target-gallery" if metric == "overlap@10" else "--relevant"
-                metrics[metric] = {"estimate": None, "low": None, "high": None, "reason": f"needs {needs}"}
+                metrics[metric] = absent(f"needs {needs}")
                 continue
             metrics[metric] = boot.mean(key).as_json()
             if base in columns and name != "stay":
@@ -164,6 +173,39 @@ def summary(
             {"name": name, "what": what, "metrics": metrics, "difference": difference or None, "reason": None}
         )
     return entries
+
+
+def absent(reason: str) -> dict[str, Any]:
+    """What stands for a metric that could not be measured."""
+    return {"estimate": None, "low": None, "high": None, "reason": reason}
+
+
+def nearness(
+    galleries: Mapping[str, Gallery | str], native: Reader, alignment: Alignment, rows: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """``cosine`` and ``r2`` of each gallery's rows beside the ``native`` ones of the same items, on a sample."""
+    order = permutation(rows, seed)
+    some = order[:COMPARED].sort().values
+    y = native.rows(some).double()
+    space = alignment.spaces.get("target")
+    mean = None if space is None or space.mean is None else space.mean.double()
+    spread = torch.zeros(len(y)) if mean is None else (y - mean).square().sum(1)
+    columns = {"spread": spread}
+    flat = absent("this map keeps no mean of its target space" if mean is None else "the target's rows are all alike")
+    found: dict[str, dict[str, Any]] = {"stay": dict.fromkeys(("cosine", "r2"), absent("searches the source's space"))}
+    names = [n for n in MEANING if n != "stay" and not isinstance(galleries["map" if n == "shuffled" else n], str)]
+    for name in names:
+        where = galleries["map" if name == "shuffled" else name]
+        assert not isinstance(where, str)  # left out above
+        x = where.rows(order[some] if name == "shuffled" else some).double()
+        columns |= {f"{name} cosine": torch.cosine_similarity(x, y), f"{name} error": (x - y).square().sum(1)}
+    boot = Bootstrap(columns, seed=seed)
+    for name in names:
+        found[name] = {"cosine": boot.mean(f"{name} cosine").as_json(), "r2": flat}
+        if float(spread.sum()) > 0:
+            error = boot.ratio(f"{name} error", "spread")
+            found[name]["r2"] = {"estimate": 1 - error.estimate, "low": 1 - error.high, "high": 1 - error.low}
+    return found
 
 
 def conclusion(strategies: Sequence[dict[str, Any]]) -> str:

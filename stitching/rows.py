@@ -63,12 +63,12 @@ def partners(first: Dump, second: Dump, *, by_row: bool) -> Tensor:
 
     By id where both have ids, else by position.
     """
-    return torch.from_numpy(pair(first, second, by_row=by_row).partners())
+    return torch.from_numpy(pair(first, second, by_row=by_row, by_table=False).partners())
 
 
 def in_order_of(first: Dump, second: Dump, *, by_row: bool) -> Reader:
     """The rows of ``second`` that belong to those of ``first``, in that order; all must be there."""
-    pairing = pair(first, second, by_row=by_row)
+    pairing = pair(first, second, by_row=by_row, by_table=False)
     if pairing.rows != first.rows:
         raise RefusedError(
             f"expected all {first.rows} rows of {first.name} in {second.name} too, it has {pairing.rows} of them."

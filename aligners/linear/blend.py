@@ -23,14 +23,16 @@ class Blend(LinearAligner):
 
     R is the orthogonal Procrustes solution, which keeps all that the source knows and its noise, B is `Ridge` with its
     penalty by GCV, which damps what it cannot predict; both are brought to the same spread, and s is by least squares.
-    Equal shares, as in a combination of forecasts whose errors nobody knows: estimated shares seldom do better (Bates &
-    Granger 1969; Stock & Watson 2004). It is not on the path between the two that `RotationRidge` walks, which trades
-    them direction by direction: with 500 pairs the mean finds more than either end, and that path does not.
+    ``share`` is that of ridge; half, as in a combination of forecasts whose errors nobody knows: estimated shares
+    seldom do better (Bates & Granger 1969; Stock & Watson 2004). It is not on the path between the two that
+    `RotationRidge` walks, which trades them direction by direction: with 500 pairs the mean finds more than either end,
+    and that path does not.
     """
 
     name: ClassVar[str] = "blend"
     summary: ClassVar[str] = "the mean of the Procrustes rotation and of ridge"
     paper: ClassVar[str] = "Bates & Granger 1969, The combination of forecasts"
+    rotates: ClassVar[bool] = True
 
     share: float = 0.5
 

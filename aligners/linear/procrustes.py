@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Procrustes(LinearAligner):
     name: ClassVar[str] = "procrustes"
     summary: ClassVar[str] = "rotation (isometric embedding for unequal dims) that brings the pairs closest"
     paper: ClassVar[str] = "Schonemann 1966, A generalized solution of the orthogonal Procrustes problem"
+    rotates: ClassVar[bool] = True
 
     centre: bool = True
     scale: bool = False
@@ -90,6 +91,11 @@ class Procrustes(LinearAligner):
             weight = weight * least_squares_scale(weight, moments)
         return Affine.between(moments.mean_x, weight, moments.mean_y)
 
+    def facts(self, moments: Moments) -> dict[str, Any]:
+        """As the moments about the origin say where nothing is centred; no reflection settles one direction more."""
+        found = super().facts(moments if self.centre else uncentred(moments))["rotation"]
+        return {"rotation": {**found, "unique": found["rank"] >= found["dims"] - self.rotation_only}}
+
     def _rotation(self, moments: Moments) -> Tensor:
         if not self.rotation_only:
             return moments.rotation
@@ -105,15 +111,16 @@ class Procrustes(LinearAligner):
     def align(self, survey: Survey) -> Alignment:
         """The closed form, repeated with weights from the residuals where the fit is to be robust."""
         mapping = self.solve(survey.moments)
+        facts = self.facts(survey.moments)
         if self.robust == "none":
-            return Alignment.one_sided(mapping)
+            return Alignment.one_sided(mapping).with_provenance(**facts)
         change, rounds = torch.inf, 0
         # Residuals that no longer move the rotation by 1e-6 no longer move the weights either.
         while rounds < 30 and change > 1e-6 * float(torch.linalg.norm(mapping.weight)):
             previous, rounds = mapping.weight, rounds + 1
             mapping = self.solve(self._reweighted(survey, mapping))
             change = float(torch.linalg.norm(mapping.weight - previous))
-        return Alignment.one_sided(mapping).with_provenance(robust_rounds=rounds)
+        return Alignment.one_sided(mapping).with_provenance(robust_rounds=rounds, **facts)
 
     def _reweighted(self, survey: Survey, mapping: Affine) -> Moments:
         """Moments with each row weighted by its residual; the scale of residuals comes from the sample."""

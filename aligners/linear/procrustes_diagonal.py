@@ -23,6 +23,7 @@ class ProcrustesDiagonal(LinearAligner):
     name: ClassVar[str] = "procrustes-diagonal"
     summary: ClassVar[str] = "Procrustes rotation, then a scale for every target dimension"
     paper: ClassVar[str] = "Drift-Adapter (2025), orthogonal Procrustes with a diagonal scaling matrix"
+    rotates: ClassVar[bool] = True
 
     @property
     def blocks(self) -> frozenset[Block]:

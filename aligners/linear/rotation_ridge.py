@@ -32,6 +32,7 @@ class RotationRidge(LinearAligner):
     name: ClassVar[str] = "rotation-ridge"
     summary: ClassVar[str] = "ridge shrunk to the Procrustes rotation: one knob between the two"
     paper: ClassVar[str] = "closed form of Ricci et al. 2025, lambda-orthogonality (arXiv 2509.16664)"
+    rotates: ClassVar[bool] = True
 
     strength: float | None = None
     scale: bool | None = None

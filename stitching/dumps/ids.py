@@ -9,11 +9,26 @@ from numpy.typing import NDArray
 from ...aligners.errors import SutureError
 from .arrays import BLOCK, Array, Rows
 
-__all__ = ["IdColumn", "IdKind", "as_int64", "canonical_int", "hash_ids", "hash_rows", "id_array", "same_ids"]
+__all__ = [
+    "SHOWN",
+    "IdColumn",
+    "IdKind",
+    "as_int64",
+    "canonical_int",
+    "first_ids",
+    "hash_ids",
+    "hash_rows",
+    "id_array",
+    "repeated_ids",
+    "same_ids",
+    "shown",
+]
 
 IdKind = Literal["int", "str"]
 
 INT64_MAX = 2**63 - 1
+SHOWN = 5
+HELD = 1 << 21  # hashes that are sorted at a time: 16 MB
 
 
 def id_array(values: Sequence[Any], where: str) -> Array:
@@ -159,6 +174,21 @@ def hash_ids(ids: Array) -> NDArray[np.uint64]:
     return _splitmix64(state)
 
 
+def repeated_ids(ids: IdColumn) -> tuple[int, list[Any]]:
+    """How many ids stand in several rows, and one of them. A pass over the ids for every `HELD` of them."""
+    parts = -(-ids.rows // HELD)
+    count, known = 0, np.empty(0, np.uint64)
+    for part in range(parts):
+        mine = [hashed[hashed % np.uint64(parts) == part] for hashed in map(hash_ids, ids.blocks())]
+        values, times = np.unique(np.concatenate(mine), return_counts=True)
+        again = values[times > 1]
+        count, known = count + len(again), known if len(known) else again[:1]
+    if not count:
+        return 0, []
+    first = next(found for block in ids.blocks() if len(found := block[hash_ids(block) == known]))
+    return count, first[:1].tolist()
+
+
 def hash_rows(start: int, stop: int) -> NDArray[np.uint64]:
     """Hashes `(stop - start,)` of row numbers, for dumps without ids: splitmix64, so no two rows collide."""
     return _splitmix64(np.arange(start, stop, dtype=np.uint64))
@@ -170,3 +200,14 @@ def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def first_ids(ids: IdColumn) -> list[Any]:
+    """A few ids for messages."""
+    first: list[Any] = next(ids.blocks(SHOWN)).tolist()
+    return first
+
+
+def shown(ids: IdColumn) -> str:
+    """A few ids, as text."""
+    return ", ".join(map(repr, first_ids(ids))) + (", ..." if ids.rows > SHOWN else "")

@@ -11,11 +11,9 @@ import numpy as np
 
 from ...aligners.errors import RefusedError
 from .arrays import BLOCK, Array, Rows
-from .ids import IdColumn
+from .ids import SHOWN, IdColumn
 
 __all__ = ["Join", "RowPairs", "RowTable"]
-
-SHOWN = 5
 
 
 class RowTable:
@@ -78,17 +76,21 @@ class Join:
         self._db.execute("COMMIT")
         self._db.execute(f"CREATE INDEX {table}_id ON {table} (id)")
 
-    def refuse_duplicates(self, table: str, name: str) -> None:
-        """RefusedError if an id of `table` stands in several rows."""
-        repeated = f"FROM (SELECT id, COUNT(*) AS n FROM {table} GROUP BY id HAVING n > 1)"
-        count, rows = self._db.execute(f"SELECT COUNT(*), SUM(n) {repeated}").fetchone()
+    def refuse_duplicates(self, table: str, name: str, advice: str = "") -> None:
+        """RefusedError if an id of `table` stands in several rows; `advice` is added to what it says."""
+        count, rows, examples = self.repeated(table)
         if count:
-            examples = self._db.execute(f"SELECT id, n {repeated} LIMIT {SHOWN}").fetchall()
             shown = ", ".join(f"{id_!r} ({n} times)" for id_, n in examples)
             raise RefusedError(
                 f"{name}: expected every id once, {count} ids stand in {rows} rows: {shown}. Remove the repeats; "
-                "or, if rows correspond by position, pair by row (--by-row); or name the pairs: --pairs FILE."
+                f"or, if rows correspond by position, pair by row (--by-row){advice}."
             )
+
+    def repeated(self, table: str) -> tuple[int, int, list[tuple[Any, int]]]:
+        """How many ids of `table` stand in several rows, in how many, and a few of them, each with its number."""
+        repeated = f"FROM (SELECT id, COUNT(*) AS n FROM {table} GROUP BY id HAVING n > 1)"
+        count, rows = self._db.execute(f"SELECT COUNT(*), SUM(n) {repeated}").fetchone()
+        return count, rows or 0, self._db.execute(f"SELECT id, n {repeated} LIMIT {SHOWN}").fetchall()
 
     def missing(self, table: str, other: str) -> tuple[int, list[Any]]:
         """How many ids of `table` are not in `other`, and a few of them."""

@@ -13,8 +13,8 @@ from .arrays import BLOCK, Array, Rows
 from .badrows import REFUSE, BadRows, Screen
 from .dump import Dump
 from .idfiles import open_columns, open_groups
-from .ids import IdColumn, hash_ids, hash_rows, same_ids
-from .join import SHOWN, Join, RowPairs
+from .ids import IdColumn, first_ids, hash_ids, hash_rows, repeated_ids, same_ids, shown
+from .join import Join, RowPairs
 from .weights import Weights, read_weights, scaled
 
 __all__ = ["PairBlock", "Pairing", "pair"]
@@ -163,6 +163,7 @@ def pair(
     groups: Path | None = None,
     weights: Path | None = None,
     bad_rows: BadRows = REFUSE,
+    by_table: bool = True,
 ) -> Pairing:
     """Pair the rows of two dumps: by id where both have ids, by position where neither has (or `by_row`), or as the
     table `pairs` says (columns source and target: ids where the dump has ids, else row numbers).
@@ -171,44 +172,50 @@ def pair(
     one a source row or with the columns id and group: rows of one group share a key. Ids in the same order are paired
     in constant memory, others through a temporary database on disk.
     Raises RefusedError where pairing would be a guess: unequal lengths, ids on one side only, ids of different kinds,
-    repeated or disjoint ids.
+    repeated or disjoint ids. With `by_table` off they do not advise a table, for callers that take none.
     """
+    table = ", or --pairs FILE" if by_table else ""
     if by_row and pairs is not None:
         raise UsageError(f"got both --by-row and --pairs {pairs}: give one of them.")
     by: Literal["row", "id", "pairs"]
     joined: RowPairs | None = None
     report: dict[str, Any] = {"overlap": source.rows, "source_only": 0, "target_only": 0, "order": "same"}
+    report |= {"source_repeated": 0, "target_repeated": 0}
     if pairs is not None:
         by, (joined, report) = "pairs", join_table(source, target, pairs)
     elif by_row or (source.ids is None and target.ids is None):
         by = "row"
-        require_equal_lengths(source, target)
+        require_equal_lengths(source, target, table)
     else:
         by = "id"
-        left, right = comparable(source, target)
+        left, right = comparable(source, target, table)
         if not in_same_order(left, right):
-            joined, report = join_ids(source, target, left, right)
+            joined, found = join_ids(source, target, left, right, table)
+            report |= found
+        elif (twice := repeated_ids(left))[0]:
+            for side in ("source", "target"):
+                report |= {f"{side}_repeated": twice[0], f"{side}_repeated_examples": twice[1]}
     given = None if weights is None else read_weights(weights, source.rows)
     return Pairing(source, target, by, report, joined, row_keys(source, groups), bad_rows, given)
 
 
-def require_equal_lengths(source: Dump, target: Dump) -> None:
+def require_equal_lengths(source: Dump, target: Dump, table: str = "") -> None:
     """RefusedError unless rows can correspond by position."""
     if source.rows != target.rows:
         raise RefusedError(
             f"Rows can be paired by position only where both dumps have equally many: {source.name} has {source.rows}, "
-            f"{target.name} has {target.rows}. Give ids for both (--ids FILE or --id-column NAME), or --pairs FILE."
+            f"{target.name} has {target.rows}. Give ids for both (--ids FILE or --id-column NAME){table}."
         )
 
 
-def comparable(source: Dump, target: Dump) -> tuple[IdColumn, IdColumn]:
+def comparable(source: Dump, target: Dump, table: str) -> tuple[IdColumn, IdColumn]:
     """The two id columns, of one kind; RefusedError where one is missing or the kinds differ."""
     left, right = source.ids, target.ids
     if left is None or right is None:
         has, lacks = (target, source) if left is None else (source, target)
         raise RefusedError(
             f"{has.name} has ids, {lacks.name} has none: whether their rows correspond by position is a guess. "
-            "Give ids for both (--ids FILE or --id-column NAME), or --pairs FILE, or --by-row if you know they do."
+            f"Give ids for both (--ids FILE or --id-column NAME){table}, or --by-row if you know they do."
         )
     return one_kind(left, right)
 
@@ -231,13 +238,15 @@ def in_same_order(left: IdColumn, right: IdColumn) -> bool:
     return left.rows == right.rows and all(same_ids(a, b) for a, b in zip(left.blocks(), right.blocks(), strict=True))
 
 
-def join_ids(source: Dump, target: Dump, left: IdColumn, right: IdColumn) -> tuple[RowPairs, dict[str, Any]]:
+def join_ids(
+    source: Dump, target: Dump, left: IdColumn, right: IdColumn, table: str
+) -> tuple[RowPairs, dict[str, Any]]:
     """Pair equal ids, in the order of the source rows."""
     with Join() as join:
         join.load("s", left)
         join.load("t", right)
-        join.refuse_duplicates("s", source.name)
-        join.refuse_duplicates("t", target.name)
+        join.refuse_duplicates("s", source.name, table)
+        join.refuse_duplicates("t", target.name, table)
         # CROSS JOIN fixes the loops: the source in its order outside, the index of the target inside.
         rows = join.pairs("SELECT s.row, t.row FROM s CROSS JOIN t ON t.id = s.id ORDER BY s.row")
         if not rows.rows:
@@ -247,12 +256,16 @@ def join_ids(source: Dump, target: Dump, left: IdColumn, right: IdColumn) -> tup
             )
         return rows, {
             "overlap": rows.rows,
-            "source_only": left.rows - rows.rows,
-            "target_only": right.rows - rows.rows,
             "order": "joined",
-            "source_only_examples": join.missing("s", "t")[1] if rows.rows < left.rows else [],
-            "target_only_examples": join.missing("t", "s")[1] if rows.rows < right.rows else [],
+            **without_mate(join, "source", "s", "t"),
+            **without_mate(join, "target", "t", "s"),
         }
+
+
+def without_mate(join: Join, side: str, table: str, other: str) -> dict[str, Any]:
+    """What the report says of the ids of one side that are not on the other."""
+    count, examples = join.missing(table, other)
+    return {f"{side}_only": count, f"{side}_only_examples": examples}
 
 
 def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[str, Any]]:
@@ -260,8 +273,10 @@ def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[s
     columns = open_columns(path, "source", "target")
     if columns[0].rows != columns[1].rows:
         raise RefusedError(f"{path}: its columns have {columns[0].rows} and {columns[1].rows} rows.")
+    report: dict[str, Any] = {"order": "table", "pairs": str(path)}
     with Join() as join:
         for table, dump, column in (("s", source, columns[0]), ("t", target, columns[1])):
+            side = "source" if table == "s" else "target"
             ids = row_numbers(dump) if dump.ids is None else dump.ids
             known, named = one_kind(ids, column)
             join.load(table, known)
@@ -274,11 +289,14 @@ def join_table(source: Dump, target: Dump, path: Path) -> tuple[RowPairs, dict[s
                     f"{path}: expected {what} for {dump.name}, {count} of {named.rows} are not: "
                     f"{', '.join(map(repr, examples))}. Remove or correct these pairs."
                 )
+            report |= without_mate(join, side, table, f"{table}_named")
+            twice, _, repeats = join.repeated(f"{table}_named")
+            report |= {f"{side}_repeated": twice, f"{side}_repeated_examples": [name for name, _ in repeats]}
         rows = join.pairs(
             "SELECT s.row, t.row FROM s_named AS a CROSS JOIN t_named AS b ON b.row = a.row "
             "CROSS JOIN s ON s.id = a.id CROSS JOIN t ON t.id = b.id ORDER BY s.row, t.row"
         )
-        return rows, {"overlap": rows.rows, "order": "table", "pairs": str(path)}
+        return rows, {"overlap": rows.rows, **report}
 
 
 def row_numbers(dump: Dump) -> IdColumn:
@@ -328,14 +346,3 @@ def keys_by_id(source: Dump, known: IdColumn, groups: Path, ids: IdColumn, label
 def hashes(ids: IdColumn) -> Callable[[], Iterator[Keys]]:
     """A fresh stream of the hashes of a column."""
     return lambda: map(hash_ids, ids.blocks(BLOCK))
-
-
-def first_ids(ids: IdColumn) -> list[Any]:
-    """A few ids for messages."""
-    first: list[Any] = next(ids.blocks(SHOWN)).tolist()
-    return first
-
-
-def shown(ids: IdColumn) -> str:
-    """A few ids, as text."""
-    return ", ".join(map(repr, first_ids(ids))) + (", ..." if ids.rows > SHOWN else "")

@@ -120,11 +120,11 @@ class RawDump(Dump):
 class ColumnMajorDump(Dump):
     """A Fortran-ordered array: a block of rows is one short read in each of the `dim` columns."""
 
-    def __init__(self, name: str, path: Path, *, offset: int, rows: int, dim: int, stored: np.dtype) -> None:
-        self._codec = Codec.of(stored, name)
+    def __init__(self, name: str, path: Path, *, offset: int, rows: int, dim: int, stored: np.dtype | Codec) -> None:
+        self._codec = stored if isinstance(stored, Codec) else Codec.of(stored, name)
         super().__init__(name, path, rows, dim, self._codec.dtype)
         self._offset = offset
-        check_size(name, path, offset + rows * dim * stored.itemsize)
+        check_size(name, path, offset + rows * dim * self._codec.stored.itemsize)
 
     def _stream(self, size: int, start: int, stop: int) -> Iterator[Array]:
         size = min(size, stop - start)

@@ -110,7 +110,7 @@ def ids_like(path: Path, names: set[Any], gallery: Dump) -> IdColumn:
     ids = gallery.ids
     text = all(type(name) is str for name in names)
     if ids is None:
-        raise RefusedError(f"{path} names ids, {gallery.name} has none. Give them with --ids, or name rows.")
+        raise RefusedError(f"{path} names ids, {gallery.name} has none. Give them with --gallery-ids, or name rows.")
     if text and ids.kind == "int" and ids.textual:
         return ids.as_text()
     if (ids.kind == "str") != text:

@@ -140,11 +140,16 @@ def load_head(path: str | Path) -> Head:
     """The head in a .safetensors file: the one tensor called ``weight`` (or ``NAME.weight``), and its ``bias``.
 
     A second one, that of a norm before it, would make another head. The metadata key ``classes`` may hold their names
-    as a JSON list. Raises `SutureError` for any other file.
+    as a JSON list. Raises `UsageError` for ONNX models, `SutureError` for any other file.
     """
     path = Path(path)
     if not path.is_file():
         raise SutureError(f"{path}: expected a head file (.safetensors), but there is no such file.")
+    if path.suffix == ".onnx":
+        raise UsageError(
+            f"{path}: expected weight (classes, q) and bias (classes,) in .safetensors, got an ONNX model; these "
+            "are for `suture fold` and `suture stitch`. Save its last layer: suture.stitching.models.save_head."
+        )
     if is_map_file(path):
         raise SutureError(f"{path}: expected a head, weight (classes, q) and bias (classes,), this is a suture map.")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import RefusedError, SutureError, UsageError
 from ..dumps.atomic import atomic_write
 from ..dumps.extras import need
 
@@ -104,7 +104,7 @@ def is_half(model: Any) -> bool:
 def port(values: Sequence[Any], name: str | None, what: str, option: str) -> Any:
     """The one of ``values`` with that name; without a name, the only one that holds floating-point numbers.
 
-    Raises `SutureError` listing them where that is not one.
+    Raises `SutureError` listing them where that is not one, `UsageError` where a name was given.
     """
     listed = ", ".join(f"{v.name} {element(v)} {shown(dims(v))}" for v in values)
     found = [v for v in values if (v.name == name if name else element(v) in FLOATS)]
@@ -115,7 +115,8 @@ def port(values: Sequence[Any], name: str | None, what: str, option: str) -> Any
         problem = "there is none"
     if name and found:
         problem = f"'{name}' holds {element(found[0])}"
-    raise SutureError(f"{what}: expected one of {', '.join(FLOATS)}, {problem}; there are {listed or 'none'}.")
+    kind = UsageError if name else SutureError
+    raise kind(f"{what}: expected one of {', '.join(FLOATS)}, {problem}; there are {listed or 'none'}.")
 
 
 def shown(shape: list[int | None] | None) -> str:
@@ -184,7 +185,8 @@ def values_like(name: str, dtype: np.dtype[Any], shape: list[int], rng: np.rando
         return mask
     if "type" in name or dtype.kind == "b":
         return np.zeros(shape, dtype)
-    return rng.integers(1, 100, shape).astype(dtype)
+    # Ids of tokens: every vocabulary has the first two. Bytes are pixels.
+    return rng.integers(0, 2 if dtype.kind == "i" else 100, shape).astype(dtype)
 
 
 def require_agreement(

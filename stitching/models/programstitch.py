@@ -131,7 +131,8 @@ def chosen(encoder: Program, output: str | None, what: str) -> int:
     ]
     if len(found) != 1:
         problem = f"there is no '{output}'" if output else "it is not clear which is meant (--encoder-output NAME)"
-        raise SutureError(f"{what}: outputs: expected one of floating-point numbers, {problem}; there are {listed}.")
+        kind = UsageError if output else SutureError
+        raise kind(f"{what}: outputs: expected one of floating-point numbers, {problem}; there are {listed}.")
     return found[0]
 
 

@@ -66,6 +66,11 @@ def test_people_see_the_same_numbers(suture: Run, everything: tuple[object, ...]
             shown = f"{strategy['metrics']['ndcg@10']['estimate']:.3f}".lstrip("0")
             assert line.split()[1] == shown
             assert line.split()[2].startswith("±")
+    names = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr", "overlap@10", "cosine", "r2")
+    assert text.splitlines()[1].split()[1:9] == list(names)
+    line = next(line for line in text.splitlines() if line.split()[:1] == ["map"])
+    metrics = result["strategies"][0]["metrics"]
+    assert line.split()[1:17:2] == [f"{metrics[n]['estimate']:.3f}".replace("0.", ".", 1) for n in names]
     assert "identity: the spaces have 24 and 32 dims" in text
     assert result["conclusion"] in text
 

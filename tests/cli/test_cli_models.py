@@ -252,6 +252,8 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
+        (2, ("evaluate-head", "AB", "broken.onnx", "A", "--labels", "LABELS"), "got an ONNX model"),
+        (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "F"), "or --id-column NAME)."),
         (3, ("evaluate-head", "AB", "HEAD", "B", "--labels", "LABELS"), "24 dims"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "few.npy"), "500 rows, got 3"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "strange.txt"), "none of the head's 3 class"),
@@ -271,6 +273,7 @@ def test_refusals(
     (here / "strange.txt").write_text("cat\n" * 500)
     (here / "by_id.csv").write_text("id,label\n1,2\n")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
+    paths["F"] = world / "fit.b.npy"
     assert message in fails(code, *(paths.get(word, word) for word in words))
 
 

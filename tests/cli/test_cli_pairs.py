@@ -242,3 +242,52 @@ def test_weights_count_pairs_as_if_some_were_not_there(
     np.save("minus.npy", -kept)
     for path, said in (("short.npy", "320 weights"), ("minus.npy", "none negative")):
         assert said in fails(3, "fit", "x.npy", "y.npy", "-o", "m.safetensors", *QUICK, "--weights", path)
+
+
+def test_people_are_told_of_rows_without_a_mate_and_with_several(
+    suture: Run, fit: tuple[object, ...], world: Path, here: Path, rows: Rows
+) -> None:
+    ids = rows("ids")
+    usual = suture(*fit, "--ids", world / "ids.npy", "--overwrite").out
+    assert "Without a mate" not in usual
+    assert "ore than one" not in usual.lower()
+    other = ids.copy()
+    other[:20] = [f"new {i}" for i in range(20)]
+    np.save("other.npy", other)
+    said = suture(*fit, "--ids", world / "ids.npy", "--ids", "other.npy", "--overwrite").out.splitlines()[1]
+    assert said == (
+        "Without a mate: 20 of 320 source rows (such as 'item 0') and 20 of 320 target rows (such as 'new 0')."
+    )
+    ids[7] = ids[5]
+    np.save("twice.npy", ids)
+    said = suture(*fit, "--ids", "twice.npy", "--overwrite").out.splitlines()[1]
+    assert said == "In more than one row: 1 source ids (such as 'item 5') and 1 target ids (such as 'item 5')."
+    Path("p.csv").write_text("source,target\n3,3\n" + "".join(f"{i},{i}\n" for i in range(300)) + "3,310\n")
+    lines = suture(*fit, "--pairs", "p.csv", "--overwrite").out.splitlines()
+    assert lines[1] == "Without a mate: 20 of 320 source rows (such as 300) and 19 of 320 target rows (such as 300)."
+    assert lines[2] == "Paired more than once: 1 source rows (such as 3) and 1 target rows (such as 3)."
+
+
+@pytest.mark.parametrize(
+    ("method", "pairs", "said"),
+    [
+        ("procrustes", 10, "the 10 pairs determine 9 of the 24 directions"),
+        ("blend", 10, "Give more pairs, or take --method ridge"),
+        ("least-squares", 47, "47 pairs for 24 source dims"),
+        ("procrustes", 320, ""),
+        ("least-squares", 48, ""),
+        ("ridge", 10, ""),
+    ],
+)
+def test_too_few_pairs_for_the_method_are_told(
+    suture: Run, here: Path, rows: Rows, method: str, pairs: int, said: str
+) -> None:
+    np.save("a.npy", rows("fit.a")[:pairs])
+    np.save("b.npy", rows("fit.b")[:pairs])
+    words = ("fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", method, "--overwrite")
+    done = suture(*words, "--json")
+    assert done.json["notes"] == done.err.splitlines() if said else done.json["notes"] == []
+    assert said in done.err
+    assert bool(done.err) == bool(said)
+    rotation = load("m.safetensors").provenance.get("rotation")
+    assert rotation is None or rotation["unique"] == (pairs > 24)

@@ -451,12 +451,42 @@ def test_dumps_without_a_spread_that_can_be_measured(fails: Fails, here: Path, r
     for spoilt, said in (
         (np.broadcast_to(a[:1], a.shape), "no variance"),
         (a * np.float32(1e-28), "scale it up"),
-        (a * np.float32(1e28), "scale them down"),
+        (a * np.float32(1e28), "scale them down, or give float64 rows"),
+        (a.astype(float) * 1e200, "scale them down."),
     ):
         np.save("a.npy", spoilt)
         found = fails(3, "fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", "ridge", "--allow-mispaired")
         assert said in found
     assert not Path("m.safetensors").exists()
+
+
+def test_rows_that_are_all_alike_are_not_blamed_on_another_method(fails: Fails, here: Path, rows: Rows) -> None:
+    np.save("same.npy", np.tile(rows("fit.a")[:1], (320, 1)))
+    np.save("b.npy", rows("fit.b"))
+    said = fails(3, "fit", "same.npy", "b.npy", "-o", "m.safetensors", "--method", "procrustes")
+    assert "no variance" in said
+    assert "rotation-ridge" not in said
+
+
+def test_one_pair_is_refused(fails: Fails, here: Path, rows: Rows) -> None:
+    for name in "ab":
+        np.save(f"{name}.npy", rows(f"fit.{name}")[:1])
+    assert "two pairs" in fails(3, "fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", "procrustes")
+
+
+def test_huge_rows_of_a_unit_space_have_a_length(fails: Fails, ab: Path, here: Path, rows: Rows) -> None:
+    np.save("huge.npy", rows("gallery.a").astype(float) * 1e200)
+    said = fails(3, "apply", ab, "huge.npy", "-o", "out.npy")
+    assert "norms from 1e+200 to 1e+200" in said
+
+
+def test_matching_advises_what_the_command_has(fails: Fails, world: Path, ab: Path, here: Path) -> None:
+    words = ("evaluate", ab, "--queries", world / "query.b.npy", "--gallery", world / "gallery.a.npy")
+    said = fails(3, *words, "--target-gallery", world / "fit.b.npy")
+    assert "has 500" in said
+    assert "--pairs" not in said
+    Path("right.json").write_text(str([["nobody"]] * 60).replace("'", '"'))
+    assert "--gallery-ids" in fails(3, *words, "--relevant", "right.json")
 
 
 def test_ranks_beyond_the_dims(fails: Fails, world: Path, here: Path) -> None:

@@ -192,6 +192,13 @@ def pt(path: Path, x: np.ndarray) -> str:
     return str(path / "x.pt")
 
 
+def pt_columns(path: Path, x: np.ndarray) -> str:
+    """Stored column by column, behind another column."""
+    wider = np.ascontiguousarray(np.vstack([x[:, :1].T, x.T]))
+    torch.save(torch.from_numpy(wider)[1:].t(), path / "x.pt")
+    return str(path / "x.pt")
+
+
 def pt_dict(path: Path, x: np.ndarray) -> str:
     both = torch.from_numpy(np.concatenate([x[::-1], x]))
     torch.save({"a": both[: len(x)], "b": both[len(x) :], "c": 3, "d": torch.zeros(4)}, path / "x.pth")
@@ -233,6 +240,7 @@ CASES = {
     "word2vec": (word2vec, ("f4",)),
     "jsonl.gz": (jsonl, ("f4",)),
     "pt": (pt, (*FLOATS, "<i8", "|u1")),
+    "pt by column": (pt_columns, (*FLOATS, "<i8")),
     "pt dict": (pt_dict, ("f2", "f4")),
 }
 
@@ -288,6 +296,20 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
     safetensors.torch.save_file({"x": x}, tmp_path / "x.safetensors")
     for name in ("x.pt", "x.safetensors"):
         np.testing.assert_array_equal(collect(open_dump(tmp_path / name), 4), x.float().numpy())
+
+
+def test_bfloat16_by_column(tmp_path: Path) -> None:
+    x = torch.randn(50, 3).bfloat16()
+    torch.save(x.t().contiguous().t(), tmp_path / "x.pt")
+    dump = open_dump(tmp_path / "x.pt")
+    assert np.array_equal(np.concatenate([block.copy() for block in dump.blocks(7)]), x.float().numpy())
+
+
+def test_an_embedding_of_anndata_by_its_whole_path(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype("f4")
+    name = h5ad(tmp_path, x)
+    whole = open_dump(name.replace("::", "::obsm/"))
+    assert np.array_equal(next(whole.blocks()), next(open_dump(name).blocks()))
 
 
 def test_a_gathering_dump_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

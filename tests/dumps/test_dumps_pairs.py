@@ -230,3 +230,23 @@ def test_policies_that_mean_nothing() -> None:
     for arguments in (("drop",), ("quarantine",), ("skip", Path("x.jsonl")), ("quarantine", Path("x.npy"))):
         with pytest.raises(UsageError, match="--bad-rows"):
             BadRows(*arguments)
+
+
+@pytest.mark.parametrize("held", [3, 1 << 21])
+def test_what_has_no_mate_or_several_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr("suture.stitching.dumps.ids.HELD", held)  # many passes, or one
+    names = [*"abcdefg"]
+    plain = pair(dump(tmp_path, "a", range(1, 8), names), dump(tmp_path, "b", range(1, 8), names)).report
+    assert (plain["source_repeated"], plain["target_repeated"], plain["source_only"]) == (0, 0, 0)
+    twice = [*"abcdecb"]
+    report = pair(dump(tmp_path, "a", range(1, 8), twice), dump(tmp_path, "b", range(1, 8), twice)).report
+    assert report["source_repeated"] == report["target_repeated"] == 2
+    assert report["source_repeated_examples"][0] in "bc"
+    (tmp_path / "p.csv").write_text("source,target\na,0\nb,3\na,3\nd,5\na,6\n")
+    report = pair(dump(tmp_path, "a", range(1, 8), names), dump(tmp_path, "b", range(1, 9)), pairs=tmp_path / "p.csv")
+    found = report.report
+    assert {k: found[k] for k in found if "_only" in k or "_repeated" in k} == {
+        **{"source_only": 4, "source_only_examples": ["c", "e", "f", "g"], "source_repeated": 1},
+        **{"source_repeated_examples": ["a"], "target_only": 4, "target_only_examples": [1, 2, 4, 7]},
+        **{"target_repeated": 1, "target_repeated_examples": [3]},
+    }

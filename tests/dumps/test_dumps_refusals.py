@@ -179,10 +179,18 @@ def test_pickles_do_not_run(tmp_path: Path) -> None:
             open_dump(tmp_path / name, **options)
 
 
-def test_column_major_tensors_say_what_to_do(tmp_path: Path) -> None:
-    torch.save(torch.randn(4, 3).t(), tmp_path / "x.pt")
+def test_tensors_with_gaps_say_what_to_do(tmp_path: Path) -> None:
+    torch.save(torch.randn(4, 6)[:, ::2], tmp_path / "x.pt")
     with pytest.raises(SutureError, match="contiguous"):
         open_dump(tmp_path / "x.pt")
+
+
+def test_what_stands_in_a_pickle_is_named(tmp_path: Path) -> None:
+    """torch's own message begins with advice to load it all the same, in bold."""
+    torch.save({"x": np.ones((3, 2))}, tmp_path / "x.pt")
+    with pytest.raises(SutureError, match=r"would make \(numpy\S*_reconstruct\)\. Save the bare tensor") as error:
+        open_dump(tmp_path / "x.pt")
+    assert "\x1b" not in str(error.value)
 
 
 def test_an_ambiguous_file_lists_its_arrays(tmp_path: Path) -> None:

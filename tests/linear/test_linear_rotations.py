@@ -13,6 +13,7 @@ from suture.aligners import (
     Blend,
     IdentityRidge,
     LeastSquares,
+    LinearAligner,
     MeanShift,
     Moments,
     Procrustes,
@@ -312,3 +313,22 @@ def test_a_blend_turns_with_both_spaces() -> None:
     here, there = rotation(7, seed=3), rotation(7, seed=4)
     plain, turned = (Blend().solve(Moments.of(*rows)) for rows in ((x, y), (x @ here, 3 * y @ there)))
     torch.testing.assert_close(turned(x @ here), 3 * plain(x) @ there)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("aligner", [Procrustes(), Procrustes(scale=True, robust="l1"), ProcrustesDiagonal(), Blend()])
+def test_the_provenance_says_whether_the_rotation_is_unique(aligner: LinearAligner, dtype: torch.dtype) -> None:
+    x, y = (rows.to(dtype) for rows in views(60, 7, 9))
+    assert aligner.fit(x, y).provenance["rotation"] == {"rank": 7, "dims": 7, "unique": True}
+    few = aligner.fit(x[:5], y[:5]).provenance["rotation"]
+    assert few == {"rank": 4, "dims": 7, "unique": False}  # five centred pairs span four directions
+    y[:, 3:] = 0.0  # a target that says nothing of most directions
+    assert aligner.fit(x, y).provenance["rotation"] == {"rank": 3, "dims": 7, "unique": False}
+
+
+def test_what_settles_a_rotation_depends_on_the_method() -> None:
+    x, y = views(8, 8, 8)
+    assert not Procrustes().fit(x, y).provenance["rotation"]["unique"]
+    assert Procrustes(centre=False).fit(x, y).provenance["rotation"]["unique"]
+    assert Procrustes(rotation_only=True).fit(x, y).provenance["rotation"] == {"rank": 7, "dims": 8, "unique": True}
+    assert "rotation" not in Ridge().fit(x, y).provenance

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from onnx_models import (
     C,
     P,
@@ -133,6 +134,15 @@ def test_tokens_are_pooled(files: Path, pool: Any) -> None:
     assert "count" not in {name for each in onnx.load(str(files / "out.onnx")).graph.node for name in each.output}
 
 
+@pytest.mark.parametrize("pool", ["mean", "first"])
+def test_a_small_vocabulary_needs_no_probe(files: Path, pool: Any) -> None:
+    encoder = onnx.load(str(tokens_encoder(files)))
+    table = next(w for w in encoder.graph.initializer if numpy_helper.to_array(w).shape[0] == 100)
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:5].copy(), table.name))
+    onnx.save(encoder, str(files / "small.onnx"))
+    assert stitch_onnx(files / "small.onnx", a_map(), head(files), files / "out.onnx", pool=pool)["probe_rows"] == 4
+
+
 def test_a_stitched_model_can_be_stitched_again(files: Path) -> None:
     encoder, decoder = vectors_encoder(files), head(files)
     stitch_onnx(encoder, a_map(), decoder, files / "one.onnx")
@@ -162,8 +172,8 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
         (lambda f: (tokens_encoder(f), head(f)), {}, RefusedError, "--pool mean"),
         (lambda f: (vectors_encoder(f), head(f)), {"pool": "mean"}, RefusedError, "--pool needs a sequence"),
         (lambda f: (tokens_encoder(f), head(f)), {"pool": "mean", "mask": "no"}, UsageError, "there is no 'no'"),
-        (lambda f: (vectors_encoder(f), head(f)), {"output": "no"}, SutureError, "there is no 'no'"),
-        (lambda f: (tokens_encoder(f), head(f)), {"output": "count"}, SutureError, "holds int64"),
+        (lambda f: (vectors_encoder(f), head(f)), {"output": "no"}, UsageError, "there is no 'no'"),
+        (lambda f: (tokens_encoder(f), head(f)), {"output": "count"}, UsageError, "holds int64"),
         (lambda f: (head(f), tokens_encoder(f)), {}, SutureError, "inputs: expected one of float16, float32"),
         (lambda f: (f / "none.onnx", head(f)), {}, SutureError, "no such file"),
         (

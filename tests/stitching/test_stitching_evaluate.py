@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from suture.aligners import Affine, Alignment, Procrustes, RefusedError, UsageError
+from suture.aligners.measures.retrieval import METRICS
 from suture.stitching.dumps import Dump, open_dump
 from suture.stitching.evaluate import conclusion, evaluate, permutation
 
@@ -170,7 +172,8 @@ def test_a_rotated_copy_maps_as_well_as_it_re_embeds(tmp_path: Path) -> None:
     world.alignment = Alignment.one_sided(Affine(torch.from_numpy(rotation), torch.zeros(10)))
     result = world.judge()
     named = by_name(result)
-    for metric, value in named["re-embed"]["metrics"].items():
+    for metric in METRICS:
+        value = named["re-embed"]["metrics"][metric]
         for other in ("map", "stay"):
             assert named[other]["metrics"][metric]["estimate"] == pytest.approx(value["estimate"], abs=1e-9)
     assert "find the same" in result["conclusion"]
@@ -208,6 +211,52 @@ def test_only_an_interval_that_excludes_zero_decides(low: float, estimate: float
         return {"name": name, "metrics": {"ndcg@10": {"estimate": value}}, "difference": difference}
 
     assert word in conclusion([strategy("map", 0.5 + estimate), strategy("stay", 0.5)])
+
+
+@pytest.mark.parametrize("compared", [5000, 60])
+def test_cosine_and_r2_are_of_the_gallerys_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int
+) -> None:
+    monkeypatch.setattr("suture.stitching.evaluate.COMPARED", compared)
+    world = World(tmp_path, same=True)
+    ids = np.arange(GALLERY)
+    turned = ids[::-1].copy()  # the target's gallery lies in another order
+    result = by_name(
+        evaluate(
+            world.alignment,
+            world.dump("q", world.new_queries),
+            world.dump("g", world.old_gallery, ids),
+            source_queries=world.dump("qs", world.old_queries),
+            target_gallery=world.dump("gt", world.new_gallery[turned], turned),
+        )
+    )
+    order = permutation(GALLERY, seed=0).numpy()
+    mapped = unit(world.alignment.translate()(world.old_gallery))  # as it is served: the target's rows are unit rows
+    mean = world.alignment.spaces["target"].mean
+    assert mean is not None
+    rows = np.sort(order[:compared])
+    y = world.new_gallery[rows].astype(float)
+    spread = ((y - mean.numpy()) ** 2).sum()
+    for name, gallery in (
+        ("map", mapped),
+        ("identity", world.old_gallery),
+        ("re-embed", world.new_gallery),
+        ("shuffled", mapped[order]),
+        ("mean", np.tile(mean.numpy(), (GALLERY, 1))),
+    ):
+        x = gallery[rows].astype(float)
+        came = result[name]["metrics"]
+        assert came["cosine"]["estimate"] == pytest.approx((unit(x) * unit(y)).sum(1).mean(), abs=1e-6)
+        assert came["r2"]["estimate"] == pytest.approx(1 - ((x - y) ** 2).sum() / spread, abs=1e-6)
+        assert all(v["low"] - 1e-12 <= v["estimate"] <= v["high"] + 1e-12 for v in (came["cosine"], came["r2"]))
+    assert "source's space" in result["stay"]["metrics"]["cosine"]["reason"]
+    alone = by_name(world.judge(target_gallery=None))["map"]["metrics"]
+    assert (alone["r2"]["estimate"], alone["r2"]["reason"]) == (None, "needs --target-gallery")
+    forgetful = replace(world.alignment, spaces={})
+    world.alignment = forgetful
+    came = by_name(world.judge())["map"]["metrics"]
+    assert came["cosine"]["estimate"] > 0.5
+    assert "keeps no mean" in came["r2"]["reason"]
 
 
 def test_absent_inputs_have_their_reason(world: World) -> None:

@@ -1,6 +1,7 @@
 """HDF5: .h5 and .hdf5 with their datasets, and the .h5ad of single-cell biology."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -54,9 +55,11 @@ def open_h5(request: Request) -> Dump:
 
 
 def open_h5ad(request: Request) -> Dump:
-    """Open an embedding of AnnData: the only one in obsm, or `::X_pca`, or `::X`; obs_names are the ids."""
+    """Open an embedding of AnnData: the only one in obsm, `::[obsm/]X_pca`, or `::X`; obs_names are the ids."""
     with open_file(request.path) as file:
         shapes = shapes_of(file)
+        if request.key is not None:
+            request = replace(request, key=request.key.removeprefix("obsm/"))
         known = {key.removeprefix("obsm/"): shape for key, shape in shapes.items() if key.startswith("obsm/")}
         if request.key == "X" and "X" in shapes:
             known["X"] = shapes["X"]

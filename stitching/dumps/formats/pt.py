@@ -1,5 +1,6 @@
 """PyTorch's .pt: one tensor, or a dict of tensors, found in the file by offset and never unpickled into memory."""
 
+import re
 import zipfile
 from pickle import UnpicklingError
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from ....aligners.errors import SutureError
 from ..codec import Codec
 from ..dump import Dump
-from ..raw import RawDump
+from ..raw import ColumnMajorDump, RawDump
 from .request import Request, choose
 
 __all__ = ["open_pt"]
@@ -31,9 +32,11 @@ def open_pt(request: Request) -> Dump:
     key = choose(request, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, "tensor")
     tensor = tensors[key]
     rows, dim = tensor.shape
-    if tensor.layout is not torch.strided or not tensor.is_contiguous():
+    strided = tensor.layout is torch.strided
+    by_column = strided and not tensor.is_contiguous() and tensor.t().is_contiguous()
+    if not strided or not (by_column or tensor.is_contiguous()):
         raise SutureError(
-            f"{request.name}: expected a dense tensor stored row by row, got {tensor.layout} with strides "
+            f"{request.name}: expected a dense tensor without gaps, got {tensor.layout} with strides "
             f"{tensor.stride() if tensor.layout is torch.strided else 'of its own'}. Save tensor.contiguous()."
         )
     codec = codec_of(request, tensor.dtype)
@@ -41,7 +44,8 @@ def open_pt(request: Request) -> Dump:
     if begin is None:
         raise SutureError(f"{request.name}: torch {torch.__version__} does not say where tensors begin. Update it.")
     offset = begin + int(tensor.storage_offset()) * codec.stored.itemsize
-    return RawDump(request.name, request.path, offset=offset, rows=rows, dim=dim, stored=codec)
+    kind = ColumnMajorDump if by_column else RawDump
+    return kind(request.name, request.path, offset=offset, rows=rows, dim=dim, stored=codec)
 
 
 def check_archive(request: Request) -> None:
@@ -66,10 +70,13 @@ def load_without_data(request: Request) -> Any:
         with FakeTensorMode():
             return torch.load(request.path, weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
+        # What torch says of pickles is half advice to load them all the same; what was in the way stands near the end.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
+        reason = f"an object that only unpickling would make ({named[1]})." if named else first
         raise SutureError(
             f"{request.name}: expected tensors that torch.load(weights_only=True) reads, got: {reason} "
-            "Save the bare tensor: torch.save(embeddings, path)."
+            "Save the bare tensor: torch.save(torch.as_tensor(embeddings), path)."
         ) from error
 
 
