@@ -16,7 +16,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ...aligners.file import load
 from ..stores import Address, Fragment, Spec, Store, open_store
 from ..stores.bridge import BridgeStore
-from ..stores.disk import aside, read_json
+from ..stores.disk import aside, read_state
 from .ledger import Ledger
 from .rows import RowMap, row_map
 
@@ -72,6 +72,12 @@ class Plan:
         """What binds the ledger to this plan."""
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def owner(self) -> str:
+        """Whose the new gallery is: that of this content and this folder, so that two equal plans are two."""
+        drawn = read_state(self.state / "owner.json")
+        return self.hash if drawn is None else hashlib.sha256(f"{self.hash} {drawn}".encode()).hexdigest()
+
     @property
     def ledger(self) -> Ledger:
         """What was done of it."""
@@ -83,7 +89,7 @@ class Plan:
 
     def all_fragments(self) -> list[Fragment]:
         """Those of the plan, and those that came to the gallery since and were taken up."""
-        return [*self.fragments, *(read_json(self.state / "added.json") or [])]
+        return [*self.fragments, *(read_state(self.state / "added.json") or [])]
 
     def spec(self) -> Spec:
         """What the new gallery must be."""
@@ -92,10 +98,11 @@ class Plan:
             dtype=self.dtype,
             metric=self.metric,
             id_kind=self.id_kind,
-            owner=self.hash,
+            owner=self.owner,
             model=self.stamp,
             source=self.source,
             fragments=len(self.fragments),
+            plan=str(self.path.absolute()),
         )
 
     def open_source(self) -> Store:
@@ -108,7 +115,7 @@ class Plan:
 
     def _opened(self, uri: str, role: str) -> Store:
         store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
-        store.adopt(self.hash, role)
+        store.adopt(self.owner, role)
         return store
 
     @cached_property
