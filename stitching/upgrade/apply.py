@@ -64,7 +64,9 @@ def apply(
                 if entry is None or not target.recorded(number, entry, deep=False):
                     entry = do_fragment(plan, number, fragment, source, target, cache, tell)
                 elif source.live:
-                    entry = catch_up(plan, number, fragment, source, target, cache, tell)
+                    entry = (catch_up if target.live else do_changed)(
+                        plan, number, fragment, source, target, cache, tell
+                    )
                 else:
                     continue
                 done["rows"] += entry["written"]
@@ -277,6 +279,24 @@ def catch_up(
     plan.ledger.put(number, changed(entry, rows=len(ids) - left_out, quarantined=left_out))
     tell("recorded", {"fragment": number, "rows": wrote})
     return {**entry, "written": wrote + len(gone)}
+
+
+def do_changed(
+    plan: Plan, number: int, fragment: Fragment, source: Store, target: Store, cache: Cache, tell: Tell
+) -> Entry:
+    """`catch_up` where the new gallery is of files: a part is written as a whole, if any row of it came or changed."""
+    entry = plan.ledger.get(number)
+    assert entry is not None
+    before, seen = plan.ledger.seen(number), Seen()
+    rows, other = 0, list[Any]()
+    for batch, moved in changes(before, source.read(fragment, BLOCK), seen):
+        rows, other = rows + len(batch), other + batch.ids[moved].tolist()
+    gone = list(before.keys() - set(seen.arrays()[0].tolist()))
+    if not rows and not gone:
+        return {**entry, "written": 0}
+    cache.forget(as_ids([*other, *gone], plan.id_kind))
+    plan.ledger.drop(number)
+    return do_fragment(plan, number, fragment, source, target, cache, tell)
 
 
 def without(ids: set[Any], of: Array) -> Array:

@@ -112,6 +112,8 @@ def retire(plan: Plan, confirm: str) -> dict[str, Any]:
         if now in ("switching", "rolling back", "retired"):
             raise RefusedError(f"{plan.path}: {now}; there is nothing to retire now.")
         goes = source if now == "switched" else target
+        if goes is target and not plan.ledger.entries():
+            raise RefusedError(f"{plan.path}: this plan wrote nothing; what is at {target.name} is not its own.")
         if confirm != goes.name:
             raise RefusedError(
                 f"retire would delete {goes.name} for ever; confirm it by its name: --confirm '{goes.name}' (got "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from upgrade_stores import faiss_flat, qdrant, usearch
+from upgrade_stores import faiss_flat, lancedb, qdrant, usearch
 from upgrade_worlds import ROWS, World, planned, run_backfill_and_die
 
 from suture.stitching.stores import Batch
@@ -138,3 +138,18 @@ def test_rows_are_counted_as_they_are_there(world: World, here: Path) -> None:
     done = backfill(plan, lambda ids, _: np.resize(world.new, (len(ids), 32)), budget=case.rows + 20)
     assert (done["native"], done["rows"]) == (case.rows + 20, case.rows + 20)
     assert done["curve"][-1]["share"] == 1
+
+
+def test_files_made_of_a_live_gallery_are_caught_up(world: World, here: Path) -> None:
+    """A part is written as a whole: the rows beside those that came must not go."""
+    case = lancedb(world, here)
+    plan = planned(world, case.source, "parquet:new#vector", here / "plan.json")
+    apply(plan)
+    backfill(plan, lambda ids, _: np.resize(world.new, (len(ids), 32)), budget=10)
+    assert case.insert is not None
+    assert case.remove is not None
+    case.insert(7, world.old[100], world.payload[3])
+    case.remove(9)
+    assert apply(plan)["fragments"] == 1
+    assert red(plan) == []
+    assert apply(plan)["rows"] == 0

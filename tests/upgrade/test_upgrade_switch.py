@@ -17,7 +17,7 @@ from suture.stitching.upgrade.apply import apply
 from suture.stitching.upgrade.backfill import backfill
 from suture.stitching.upgrade.plan import Plan, load_plan
 from suture.stitching.upgrade.status import status
-from suture.stitching.upgrade.switch import rollback, switch
+from suture.stitching.upgrade.switch import retire, rollback, switch
 from suture.stitching.upgrade.verify import verify
 
 SOURCE, TARGET = "parquet:old#vector", "parquet:new#vector"
@@ -97,6 +97,8 @@ def test_an_equal_plan_of_another_name_is_another_plan(store: str, world: World,
     before = tree(here / "new") if store == "parquet" else {}
     with pytest.raises(RefusedError, match="first.json" if store != "qdrant" else "there is another"):
         apply(load_plan(second.path))
+    with pytest.raises(RefusedError, match="wrote nothing"):
+        retire(load_plan(second.path), target)
     assert red(load_plan(first.path)) == []
     if store == "parquet":
         assert tree(here / "new") == before
