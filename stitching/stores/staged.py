@@ -146,6 +146,11 @@ class IndexStore(FileStore):
         own = read_json(self.described) or {}
         return bool(self._summed[1] == own.get("sha256"))
 
+    def rewritten(self) -> bool:
+        """Whether somebody wrote the index since it was built, and not a run that was killed before it said so."""
+        own = read_json(self.described) or {}
+        return not self.as_built() and own.get("of") == "".join(checksum(p) for p in self.parts.parts)
+
     def finish(self, spec: Spec) -> None:
         """Build the index of the staged rows, aside, and put it in its place."""
         staged = self.parts

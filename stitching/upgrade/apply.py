@@ -22,7 +22,7 @@ from .cache import Cache
 from .events import Tell, quiet, stopping
 from .ledger import Entry
 from .lock import alone, locked
-from .owned import ours
+from .owned import ours, require_unwritten
 from .plan import Plan, load_plan
 from .rows import bad_rows, mapped
 
@@ -52,6 +52,7 @@ def apply(
         plan.open_target() as target,
         Cache.of(plan) as cache,
     ):
+        require_unwritten(plan, target)
         done = {"rows": 0, "fragments": 0}
         with stopping(left_bytes(plan), target.name):
             with alone(plan.state / "locks"):

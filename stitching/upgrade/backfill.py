@@ -26,6 +26,7 @@ from .cache import Cache
 from .events import Tell, quiet, stopping
 from .evidence import Canaries, agreement
 from .lock import locked
+from .owned import require_unwritten
 from .phase import phase
 from .plan import Plan, total
 from .verify import kept
@@ -84,6 +85,7 @@ def backfill(plan: Plan, embed: Embedder, *, budget: int, tell: Tell = quiet) ->
     ):
         if read_json(plan.state / "finished.json") is None:
             raise RefusedError(f"{plan.path}: apply is not done; a row is mapped before it is re-embedded.")
+        require_unwritten(plan, target)
         embedded = fill(plan, source, cache, embed, budget, tell)
         native, written = place(plan, source, target, cache, tell)
         target.finish(plan.spec())

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from ...aligners.errors import RefusedError
 from ..dumps.arrays import Array
 from ..stores import Batch, Store
+from ..stores.files import PartsStore
+from ..stores.staged import IndexStore
 from .cache import Cache
+from .phase import phase
 from .plan import Plan
 
-__all__ = ["ours", "own"]
+__all__ = ["ours", "own", "require_unwritten"]
 
 
 def own(plan: Plan, target: Store, cache: Cache, number: int, there: Batch) -> Array:
@@ -37,3 +41,19 @@ def ours(plan: Plan, target: Store, cache: Cache, number: int, ids: Array) -> Ar
     there = target.fetch(number, ids, vectors=False)
     mine = dict(zip(there.ids.tolist(), own(plan, target, cache, number, there).tolist(), strict=True))
     return np.array([mine.get(key, True) for key in ids.tolist()], bool)
+
+
+def require_unwritten(plan: Plan, target: Store) -> None:
+    """Raise `RefusedError` where users wrote into the very files that are served and would be written again."""
+    if phase(plan.state) != "switched":
+        return
+    odd: list[str] = []
+    if isinstance(target, IndexStore) and target.rewritten():
+        odd = [target.path.name]
+    elif isinstance(target, PartsStore):
+        odd = [str(e["part"]) for n, e in plan.ledger.entries().items() if not target.recorded(n, e, deep=True)]
+    if odd:
+        raise RefusedError(
+            f"{target.name}: {', '.join(odd[:5])} changed since the switch, and would be written over. Keep a copy. "
+            f"`suture gallery rollback {plan.path}` lists the rows; after it, apply makes the file anew."
+        )

@@ -51,14 +51,14 @@ def listed(batch: Batch) -> Iterator[Listed]:
         yield {"id": key, "payload": row}
 
 
-def strange_parts(plan: Plan, target: Store) -> list[Any]:
-    """Parts of a folder that are not as the upgrade wrote them; every file is read once."""
+def strange_parts(plan: Plan, target: Store, *, deep: bool = True) -> list[Any]:
+    """Parts of a folder that are not as the upgrade wrote them; ``deep`` reads every file once."""
     if not isinstance(target, PartsStore):
         return []
     entries = {entry["part"]: (number, entry) for number, entry in plan.ledger.entries().items()}
     target.__dict__.pop("parts", None)  # some may have come
     parts = target.parts
-    return [p for p in parts if p.name not in entries or not target.recorded(*entries[p.name], deep=True)]
+    return [p for p in parts if p.name not in entries or not target.recorded(*entries[p.name], deep=deep)]
 
 
 def in_part(plan: Plan, source: Store, target: PartsStore, part: Any, cache: Cache) -> Iterator[Listed]:

@@ -91,7 +91,7 @@ def require_still(plan: Plan, source: Store, target: Store) -> None:
     ):
         if not check.ok:
             raise RefusedError(f"{name}: {check.found}. Then verify, and switch.")
-    strange = [part.name for part in strange_parts(plan, target)]
+    strange = [part.name for part in strange_parts(plan, target, deep=False)]
     if strange:
         raise RefusedError(
             f"{target.name}: {', '.join(strange)} came after verify and is not the upgrade's. Remove it, then switch."

@@ -125,6 +125,15 @@ def test_a_plan_is_not_overwritten_where_something_would_be_lost(world: World, h
         planned(world, SOURCE, "parquet:other#vector", other.path, overwrite=True)
 
 
+def keep_off(plan: Plan, world: World) -> None:
+    """Nothing writes over files that users wrote to after the switch."""
+    assert red(plan) != []
+    with pytest.raises(RefusedError, match="would be written over"):
+        apply(plan)
+    with pytest.raises(RefusedError, match="would be written over"):
+        backfill(plan, lambda ids, _: np.resize(world.new, (len(ids), 32)), budget=7)
+
+
 def test_rows_written_to_a_folder_after_the_switch_are_listed(world: World, here: Path) -> None:
     plan = done(world, here)
     switch(plan)
@@ -137,6 +146,8 @@ def test_rows_written_to_a_folder_after_the_switch_are_listed(world: World, here
     pq.write_table(pa.table({"id": [5, 6], "vector": vectors[:2], "lang": ["fi", "fi"]}), here / "new" / "aa.parquet")
     (here / "new" / "zz.parquet").write_bytes(b"torn")
     before = tree(here / "new")
+    keep_off(plan, world)
+    assert tree(here / "new") == before
     assert rollback(plan)["written_since"] == 4
     listed = [json.loads(line) for line in (plan.state / "after-switch.jsonl").read_text().splitlines()]
     assert [row.get("id", row.get("part")) for row in listed] == [5, 6, table["id"][3].as_py(), "zz.parquet"]
@@ -157,6 +168,9 @@ def test_rows_written_to_an_index_after_the_switch_are_listed(world: World, here
     index.remove_ids(world.ids[7:8])
     index.add_with_ids(world.new[:2], np.array([77, world.ids[7]]))
     faiss.write_index(index, "new.faiss")
+    before = tree(here, "*new.faiss")
+    keep_off(plan, world)
+    assert tree(here, "*new.faiss") == before
     assert rollback(plan)["written_since"] == 2
     listed = (plan.state / "after-switch.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in listed] == [77, world.ids[7]]
