@@ -18,7 +18,7 @@ from .address import Address
 from .batch import Batch
 from .disk import aside, checksum, pointed, read_json, write_json
 from .faiss import FaissStore, bridged
-from .files import FileStore
+from .files import FileStore, whose
 from .store import Facts, Fragment, Spec, Store
 
 __all__ = ["BridgeStore"]
@@ -85,13 +85,16 @@ class BridgeStore(FileStore):
         """No file, or this plan's."""
         own = read_json(self.described)
         if (own is not None and own["owner"] != spec.owner) or (own is None and self.path.exists()):
-            raise RefusedError(f"{self.path}: expected no file here, or this plan's own; there is one. Name another.")
+            told = f"that of another plan{whose(own)}" if own else "one"
+            raise RefusedError(
+                f"{self.path}: expected no file here, or this plan's own; there is {told}. Name another."
+            )
 
     def create(self, spec: Spec) -> None:
         """Claim the place."""
         self.vacant(spec)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
+        write_json(self.described, spec.described())
 
     def write(self, number: int, batches: Iterable[Batch]) -> dict[str, Any]:
         """No rows are written."""

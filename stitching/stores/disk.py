@@ -23,6 +23,7 @@ __all__ = [
     "mark",
     "pointed",
     "read_json",
+    "read_state",
     "remove",
     "resolved",
     "set_pointer",
@@ -91,6 +92,17 @@ def read_json(path: Path) -> Any:
         return whole["value"] if hashlib.sha256(text.encode()).hexdigest() == whole["digest"] else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def read_state(path: Path) -> Any:
+    """What `write_json` wrote; None where there is no file. `RefusedError` where it is no longer whole."""
+    found = read_json(path)
+    if found is None and path.exists():
+        raise RefusedError(
+            f"{path}: this file is damaged (it was written whole). What was done is not known without it: bring it "
+            "back from a backup. Nothing was changed."
+        )
+    return found
 
 
 def mark(path: Path) -> list[Any]:

@@ -192,16 +192,15 @@ class PartsStore(FileStore):
         if self.path.is_file() or any(p.name != f"_{GALLERY}.tmp" for p in self.path.iterdir()):
             raise RefusedError(
                 f"{self.path}: expected an empty place for the new gallery, this one "
-                f"{'belongs to another plan' if own else 'holds files already'}. Name another folder."
+                f"{f'belongs to another plan{whose(own)}' if own else 'holds files already'}. Name another folder."
             )
 
     def create(self, spec: Spec) -> None:
         """Make the folder and describe it."""
         self.vacant(spec)
         if self.own() is not None:
-            self.spec = spec
             return
-        described = {"owner": spec.owner, "model": spec.model, "metric": spec.metric, "source": spec.source}
+        described = {**spec.described(), "source": spec.source}
         if is_remote(self.path):
             if not put_first(self.path / GALLERY, stamped_json(described)):
                 self.create(spec)  # whose it is stands there now
@@ -209,7 +208,6 @@ class PartsStore(FileStore):
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / GALLERY, described)
             settle(self.path.parent)
-        self.spec = spec
 
     def part_of(self, number: int) -> Path:
         """Where fragment ``number`` goes."""
@@ -260,6 +258,11 @@ def by_id(batch: Batch, ids: Array) -> Batch:
         return batch
     at = {key: i for i, key in enumerate(batch.ids.tolist())}
     return batch.take(np.array([at[key] for key in ids.tolist() if key in at], np.int64))
+
+
+def whose(own: dict[str, Any]) -> str:
+    """The plan that a gallery's description names, in a sentence."""
+    return f", {own['plan']}" if "plan" in own else ""
 
 
 def id_kind(ids: Array) -> IdKind:

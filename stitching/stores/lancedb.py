@@ -232,15 +232,6 @@ class LanceStore(RangeStore):
         self.table.alter_columns(*changes)
         self.column, source.column = (name, old) if at == "target" else (new, name)
 
-    def written_since(self, source: Store, mapped: str, native: str) -> list[dict[str, Any]] | None:
-        """Rows with a new vector and no old one, or with another stamp."""
-        stamp = f"`{self.column}_stamp`"
-        found = self._ask(
-            f"`{self.column}` IS NOT NULL AND ({stamp} IS NULL OR {stamp} NOT IN ({quoted(mapped)}, {quoted(native)}))",
-            [self.id],
-        )
-        return [{"id": key} for key in found[self.id].to_pylist()]
-
     def drop(self) -> None:
         """Drop the column with its stamp."""
         there = self.table.schema.names

@@ -128,7 +128,7 @@ class PlainStore(PartsStore):
             beside = {"ids": np.concatenate(ids)} if not make.holds_ids else {}
             if beside and beside["ids"].dtype == object:
                 beside["ids"] = beside["ids"].astype(str)
-            if any(stamp != self.spec.model for stamp in stamps):
+            if set(stamps) != {(read_json(part.parent / GALLERY) or {}).get("model")}:
                 beside["stamps"] = np.array([stamp or "" for stamp in stamps])
             else:
                 part.with_name(f"_{part.name}.stamps.npy").unlink(missing_ok=True)

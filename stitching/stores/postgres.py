@@ -337,14 +337,6 @@ class PostgresStore(Store):
         else:
             to_old(self, source, restore=str(at).endswith("not null"))
 
-    def written_since(self, source: Store, mapped: str, native: str) -> list[dict[str, Any]] | None:
-        """Rows with a new vector that the upgrade did not write: a trigger takes the stamp from those that change."""
-        found = self.ask(
-            "SELECT {i} FROM {t} WHERE {v} IS NOT NULL AND ({s} IS NULL OR {s} NOT IN (%s, %s)) ORDER BY {i}",
-            [mapped, native],
-        )
-        return [{"id": plain(row[0])} for row in found]
-
     def drop(self) -> None:
         """Drop the column, and what the upgrade added to the table."""
         drop_column(self)

@@ -14,8 +14,8 @@ from ..dumps.arrays import Array
 from ..dumps.atomic import sync_folder
 from .address import Address
 from .batch import Batch
-from .disk import aside, checksum, read_json, write_json
-from .files import FileStore, by_id
+from .disk import aside, checksum, mark, read_json, write_json
+from .files import FileStore, by_id, whose
 from .plain import NpyStore
 from .store import Facts, Fragment, Spec, Store
 
@@ -32,6 +32,7 @@ class IndexStore(FileStore):
     keeps_payload: ClassVar[bool] = False
     text_ids: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
+    _summed: tuple[list[Any] | None, str] = None, ""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
@@ -113,7 +114,7 @@ class IndexStore(FileStore):
         """No file, or this plan's; the same of its parts."""
         own = read_json(self.described)
         if own is not None and own["owner"] != spec.owner:
-            raise RefusedError(f"{self.path}: this place belongs to another plan. Name another file.")
+            raise RefusedError(f"{self.path}: this place belongs to another plan{whose(own)}. Name another file.")
         if own is None and self.path.exists():
             raise RefusedError(f"{self.path}: expected no file here, there is one. Name another.")
         self.parts.vacant(spec)
@@ -123,7 +124,7 @@ class IndexStore(FileStore):
         self.vacant(spec)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if read_json(self.described) is None:
-            write_json(self.described, {"owner": spec.owner, "model": spec.model, "metric": spec.metric})
+            write_json(self.described, spec.described())
         self._parts = self.parts
         self._parts.create(spec)
 
@@ -138,17 +139,29 @@ class IndexStore(FileStore):
 
     def recorded(self, number: int, entry: dict[str, Any], *, deep: bool) -> bool:
         """Whether its part stands, and, if ``deep``, the index is the one that was built."""
-        if not self._staged().recorded(number, entry, deep=deep):
+        return self._staged().recorded(number, entry, deep=deep) and (not deep or self.as_built())
+
+    def as_built(self) -> bool:
+        """Whether the index is, byte for byte, the one that was built; read once while it stays as it is."""
+        if not self.path.exists():
             return False
+        now = mark(self.path)
+        if self._summed[0] != now:
+            self._summed = now, checksum(self.path)
         own = read_json(self.described) or {}
-        return not deep or (self.path.exists() and checksum(self.path) == own.get("sha256"))
+        return bool(self._summed[1] == own.get("sha256"))
+
+    def rewritten(self) -> bool:
+        """Whether somebody wrote the index since it was built, and not a run that was killed before it said so."""
+        own = read_json(self.described) or {}
+        return not self.as_built() and own.get("of") == "".join(checksum(p) for p in self.parts.parts)
 
     def finish(self, spec: Spec) -> None:
         """Build the index of the staged rows, aside, and put it in its place."""
         staged = self.parts
         digest = "".join(checksum(p) for p in staged.parts)
         own = read_json(self.described) or {}
-        if own.get("of") == digest and self.path.exists() and checksum(self.path) == own.get("sha256"):
+        if own.get("of") == digest and self.as_built():
             return
 
         def rows() -> Iterator[Batch]:
@@ -159,8 +172,7 @@ class IndexStore(FileStore):
             self.build(spec, staged.count(), rows(), Path(file.name))
             file.seek(0, 2)
         self._loaded = None
-        described = {"owner": spec.owner, "model": spec.model, "metric": spec.metric, "of": digest}
-        write_json(self.described, {**described, "sha256": checksum(self.path)})
+        write_json(self.described, {**spec.described(), "of": digest, "sha256": checksum(self.path)})
         sync_folder(self.path.parent)
 
     def fetch(self, number: int, ids: Array, *, vectors: bool = True) -> Batch:

@@ -37,7 +37,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a new gallery must be: its width and type, the kind of its ids, its metric, and whose it is (``owner``)."""
+    """What a new gallery must be: its width and type, the kind of its ids, its metric, and whose it is.
+
+    ``owner`` tells plans apart, ``plan`` names the file.
+    """
 
     dim: int
     dtype: str
@@ -47,6 +50,11 @@ class Spec:
     model: str
     source: str
     fragments: int
+    plan: str
+
+    def described(self) -> dict[str, str]:
+        """What stands beside a gallery in files."""
+        return {"owner": self.owner, "model": self.model, "metric": self.metric, "plan": self.plan}
 
 
 class Store(ABC):
@@ -205,10 +213,6 @@ class Store(ABC):
     def search(self, queries: Array, k: int) -> list[list[Any]]:
         """The ids that the store's own search finds for each query, best first."""
         raise NotImplementedError
-
-    def written_since(self, source: Store, mapped: str, native: str) -> list[dict[str, Any]] | None:
-        """Rows that were written after the switch, where the store itself can tell; else None."""
-        return None
 
     # Moving
 

@@ -17,11 +17,13 @@ from ..apply import BLOCK
 from ..dumps.arrays import Array
 from ..stores import Batch, Fragment, Store
 from ..stores.batch import canonical, records
-from ..stores.disk import read_json, write_json
+from ..stores.disk import read_state, write_json
 from .bridge import apply_bridge
 from .cache import Cache
 from .events import Tell, quiet, stopping
+from .ledger import Entry
 from .lock import alone, locked
+from .owned import ours, require_unwritten
 from .plan import Plan, gone, load_plan
 from .rows import bad_rows, mapped
 
@@ -51,6 +53,7 @@ def apply(
         plan.open_target() as target,
         Cache.of(plan) as cache,
     ):
+        require_unwritten(plan, target)
         done = {"rows": 0, "fragments": 0}
         with stopping(left_bytes(plan), target.name), going(source):
             with alone(plan.state / "locks"):
@@ -63,7 +66,9 @@ def apply(
                 if entry is None or not target.recorded(number, entry, deep=False):
                     entry = do_fragment(plan, number, fragment, source, target, cache, tell)
                 elif source.live:
-                    entry = catch_up(plan, number, fragment, source, target, cache, tell)
+                    entry = (catch_up if target.live else do_changed)(
+                        plan, number, fragment, source, target, cache, tell
+                    )
                 else:
                     continue
                 done["rows"] += entry["written"]
@@ -209,7 +214,7 @@ def take_up_new_parts(plan: Plan, source: Store, tell: Tell, *, writes: bool) ->
             "only. Plan anew, or add ids."
         )
     if fresh and writes:
-        write_json(plan.state / "added.json", [*(read_json(plan.state / "added.json") or []), *fresh])
+        write_json(plan.state / "added.json", [*(read_state(plan.state / "added.json") or []), *fresh])
         tell("added", {"fragments": len(fresh)})
     return len(fresh)
 
@@ -252,14 +257,20 @@ def catch_up(
     assert entry is not None
     seen, quarantined = Seen(), list[dict[str, Any]]()
     before = plan.ledger.seen(number)
+    theirs, other = set[Any](), set[Any]()  # rows that users wrote since; rows whose old vector is another now
 
     def fresh() -> Iterator[Batch]:
         for batch, moved in changes(before, source.read(fragment, BLOCK), seen):
-            cache.forget(batch.ids[moved])  # what was re-embedded there was another text
+            theirs.update(batch.ids[~ours(plan, target, cache, number, batch.ids)].tolist())
+            other.update(batch.ids[moved].tolist())
             yield screened(plan, batch, source.name, quarantined)
 
-    rows = (cache.into(b, plan) for b in mapped(plan.row_map, fresh(), plan.stamp, source.name, familiar=plan.familiar))
-    rows = (b for b in (b.keep(ours(plan, target, number, b.ids)) for b in rows) if len(b))
+    def placed(batch: Batch) -> Batch:
+        batch = batch.keep(without(theirs, batch.ids))
+        return cache.into(batch, plan, without(other, batch.ids))
+
+    made = mapped(plan.row_map, fresh(), plan.stamp, source.name, familiar=plan.familiar)
+    rows = (batch for batch in map(placed, made) if len(batch))
     first = next(rows, None)
     wrote = 0 if first is None else target.write(number, chain([first], rows))["rows"]
     ids, kept = seen.arrays()
@@ -267,7 +278,9 @@ def catch_up(
     gone = [key for key in before if key not in here or key in bad]
     if gone:
         names = as_ids(gone, plan.id_kind)
-        target.discard(names[ours(plan, target, number, names)])
+        target.discard(names[ours(plan, target, cache, number, names)])
+    # Only now that the rows are mapped again: until then the cache says that what stands there is the upgrade's.
+    cache.forget(as_ids([*other, *gone], plan.id_kind))
     if not wrote and not gone and not bad:
         return {**entry, "written": 0}
     tell("caught-up", {"fragment": number, "rows": wrote, "gone": len(gone)})
@@ -277,20 +290,37 @@ def catch_up(
     set_aside(plan, number, still + quarantined)
     plan.ledger.put_seen(number, ids, kept)
     left_out = len(still) + len(quarantined)
-    plan.ledger.put(number, {**entry, "rows": len(ids) - left_out, "quarantined": left_out})
+    plan.ledger.put(number, changed(entry, rows=len(ids) - left_out, quarantined=left_out))
     tell("recorded", {"fragment": number, "rows": wrote})
     return {**entry, "written": wrote + len(gone)}
 
 
-def ours(plan: Plan, target: Store, number: int, ids: Array, *, absent: bool = True) -> Array:
-    """Which of ``ids`` ``(m,)`` the upgrade may write: those that it wrote itself, and ``absent``: those not there.
+def do_changed(
+    plan: Plan, number: int, fragment: Fragment, source: Store, target: Store, cache: Cache, tell: Tell
+) -> Entry:
+    """`catch_up` where the new gallery is of files: a part is written as a whole, if any row of it came or changed."""
+    entry = plan.ledger.get(number)
+    assert entry is not None
+    before, seen = plan.ledger.seen(number), Seen()
+    rows, other = 0, list[Any]()
+    for batch, moved in changes(before, source.read(fragment, BLOCK), seen):
+        rows, other = rows + len(batch), other + batch.ids[moved].tolist()
+    gone = list(before.keys() - set(seen.arrays()[0].tolist()))
+    if not rows and not gone:
+        return {**entry, "written": 0}
+    cache.forget(as_ids([*other, *gone], plan.id_kind))
+    plan.ledger.drop(number)
+    return do_fragment(plan, number, fragment, source, target, cache, tell)
 
-    What users write to the new gallery after the switch is stamped otherwise, or not at all, and stays.
-    """
-    there = target.fetch(number, ids, vectors=False)
-    stamps = [plan.stamp] * len(there) if there.stamps is None else there.stamps
-    own = {key: stamp in (plan.stamp, plan.model) for key, stamp in zip(there.ids.tolist(), stamps, strict=True)}
-    return np.array([own.get(key, absent) for key in ids.tolist()], bool)
+
+def without(ids: set[Any], of: Array) -> Array:
+    """Which of the ids ``of`` ``(m,)`` are not in the set."""
+    return np.array([key not in ids for key in of.tolist()], bool)
+
+
+def changed(entry: Entry, **facts: Any) -> Entry:
+    """The entry of a fragment some rows of which were written again: what was verified before is told from it."""
+    return {**entry, **facts, "changes": entry.get("changes", 0) + 1}
 
 
 def changes(before: dict[Any, int], batches: Iterable[Batch], seen: Seen) -> Iterator[tuple[Batch, Array]]:
@@ -317,7 +347,7 @@ def behind(plan: Plan, source: Store) -> int:
 
 def left_out_rows(plan: Plan, number: int) -> list[dict[str, Any]]:
     """The rows of a fragment that were left out, with the reason."""
-    return read_json(plan.state / "quarantine" / f"{number:06d}.json") or []
+    return read_state(plan.state / "quarantine" / f"{number:06d}.json") or []
 
 
 def as_ids(keys: list[Any], kind: str) -> Array:

@@ -21,13 +21,14 @@ from ..dumps.ids import hash_ids
 from ..stores import Batch, Store
 from ..stores.batch import records
 from ..stores.disk import read_json, write_json
-from .apply import left_out_rows, ours, rows_of
+from .apply import changed, do_fragment, left_out_rows, rows_of
 from .cache import Cache
 from .events import Tell, quiet, stopping
 from .evidence import Canaries, agreement
 from .lock import locked
-from .plan import Plan
-from .switch import phase
+from .owned import require_unwritten
+from .phase import phase
+from .plan import Plan, total
 from .verify import kept
 
 __all__ = ["Embedder", "backfill", "load_embedder"]
@@ -69,9 +70,10 @@ def backfill(plan: Plan, embed: Embedder, *, budget: int, tell: Tell = quiet) ->
         raise UsageError(f"--budget: expected a number of rows, got {budget}.")
     if plan.strategy == "bridge":
         raise RefusedError("--strategy bridge keeps the old rows; there is nothing to backfill.")
-    if phase(plan) in ("switching", "rolling back", "rolled back", "retired"):
+    now = phase(plan.state)
+    if now in ("switching", "rolling back", "rolled back", "retired"):
         raise RefusedError(
-            f"{plan.path}: {phase(plan)}; backfill works before or after a switch, not now. After a rollback: "
+            f"{plan.path}: {now}; backfill works before or after a switch, not now. After a rollback: "
             "verify and switch again first."
         )
     with (
@@ -83,13 +85,15 @@ def backfill(plan: Plan, embed: Embedder, *, budget: int, tell: Tell = quiet) ->
     ):
         if read_json(plan.state / "finished.json") is None:
             raise RefusedError(f"{plan.path}: apply is not done; a row is mapped before it is re-embedded.")
+        require_unwritten(plan, target)
         embedded = fill(plan, source, cache, embed, budget, tell)
-        changed = place(plan, source, target, cache, tell)
+        native, written = place(plan, source, target, cache, tell)
         target.finish(plan.spec())
         write_json(plan.state / "finished.json", {"ledger": plan.ledger.digest()})
-        curve = [*(read_json(plan.state / "curve.json") or []), quality(plan, source, cache)]
+        curve = [*(read_json(plan.state / "curve.json") or []), quality(plan, source, cache, native)]
         write_json(plan.state / "curve.json", curve)
-    return {"embedded": embedded, "native": curve[-1]["native"], "written": changed, "rows": plan.rows, "curve": curve}
+    rows = total(plan.ledger.entries().values())
+    return {"embedded": embedded, "native": native, "written": written, "rows": rows, "curve": curve}
 
 
 def fill(plan: Plan, source: Store, cache: Cache, embed: Embedder, budget: int, tell: Tell) -> int:
@@ -181,38 +185,60 @@ def payloads(plan: Plan, source: Store, wanted: dict[int, set[Any]]) -> Iterator
                 yield rows.slice(start, start + AT_ONCE)
 
 
-def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) -> int:
-    """Write again every fragment that has a native row which the new gallery does not have yet; rows that changed."""
-    changed = 0
+def place(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tell) -> tuple[int, int]:
+    """Put every native row where its mapped one still stands; how many rows are native, and how many were put.
+
+    A part of a folder is written as a whole. Its entry goes first: a run that is killed leaves it to the next one.
+    """
+    native, written = 0, 0
     for number, fragment in enumerate(plan.all_fragments()):
         entry = plan.ledger.get(number)
-        native = sum(len(cache.get(batch.ids)) for batch in source.read(fragment, BLOCK, vectors=False))
-        if entry is None or native == entry.get("native", 0):
-            continue
-        rows = rows_of(plan, source, fragment, cache, None, [])
-        if target.live:  # only what is native: the other rows are there
-            rows = (b.keep(np.array([s == plan.model for s in b.stamps or ()], bool)) for b in rows)
-            rows = (b.keep(ours(plan, target, number, b.ids, absent=False)) for b in rows)
-            wrote = {**entry, "rows": entry["rows"]}
+        if entry is None and not target.live:
+            do_fragment(plan, number, fragment, source, target, cache, tell)
+        bought, put = native_rows(plan, number, source, target, cache)
+        if entry is not None and put and target.live:  # only what is native: the other rows are there
+            rows = rows_of(plan, source, fragment, cache, None, [])
+            rows = (b.keep(np.array([key in put for key in b.ids.tolist()], bool)) for b in rows)
             target.write(number, (b for b in rows if len(b)))
-        else:
-            wrote = {**entry, **target.write(number, rows)}
-        tell("written", {"fragment": number})
-        plan.ledger.put(number, {**wrote, "native": native})
-        changed += native - entry.get("native", 0)
-        tell("recorded", {"fragment": number, "rows": native - entry.get("native", 0)})
-    return changed
+            tell("written", {"fragment": number})
+            plan.ledger.put(number, changed(entry))
+            tell("recorded", {"fragment": number, "rows": len(put)})
+        elif put and not target.live:
+            plan.ledger.drop(number)
+            tell("dropped", {"fragment": number})
+            do_fragment(plan, number, fragment, source, target, cache, tell)
+        native, written = native + bought, written + (bought if entry is None else len(put))
+    return native, written
 
 
-def quality(plan: Plan, source: Store, cache: Cache) -> dict[str, Any]:
+def native_rows(plan: Plan, number: int, source: Store, target: Store, cache: Cache) -> tuple[int, set[Any]]:
+    """How many rows of a fragment are native, or can be; and which of these are mapped ones yet in the new gallery.
+
+    A row that a user wrote or removed there is neither.
+    """
+    count, put = 0, set[Any]()
+    left_out = {row["id"] for row in left_out_rows(plan, number)}
+    for batch in kept(source.read(plan.all_fragments()[number], BLOCK, vectors=False), left_out):
+        held = batch.ids[cache.holds(batch.ids)]
+        if not len(held):
+            continue
+        there = target.fetch(number, held if target.live else batch.ids, vectors=False)  # parts are walked through
+        stamp_of = dict(zip(there.ids.tolist(), there.stamps or [plan.stamp] * len(there), strict=True))
+        stamps = [stamp_of.get(key) for key in held.tolist()]
+        count += sum(stamp in (plan.stamp, plan.model) for stamp in stamps)
+        put.update(key for key, stamp in zip(held.tolist(), stamps, strict=True) if stamp == plan.stamp)
+    return count, put
+
+
+def quality(plan: Plan, source: Store, cache: Cache, native: int) -> dict[str, Any]:
     """One point of the curve: the share that is native, and what new queries find, as far as it can be told so far.
 
     ``map_overlap@10``: of the top 10 among rows that were re-embedded, by their new vectors and by their mapped ones.
     ``overlap@10``: the whole gallery's, with native rows right and all others as good as these; the worst-mapped come
     first, so it is rather too low. Both are absent while there are too few rows to tell.
     """
-    canaries, native = Canaries.kept(plan.state), len(cache)
-    share = native / max(plan.rows, 1)
+    canaries = Canaries.kept(plan.state)
+    share = native / max(total(plan.ledger.entries().values()), 1)
     point: dict[str, Any] = {"native": native, "share": share}
     if canaries is None or not native or plan.strategy == "dual":
         return point

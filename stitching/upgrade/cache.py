@@ -96,12 +96,12 @@ class Cache:
             with self._db:
                 self._db.executemany("DELETE FROM native WHERE id = ?", [(key,) for key in storable(ids)])
 
-    def into(self, batch: Batch, plan: Plan) -> Batch:
-        """The mapped rows of ``batch``, native ones in their place where there are any."""
-        found = self.get(batch.ids)
+    def into(self, batch: Batch, plan: Plan, where: Array | None = None) -> Batch:
+        """The mapped rows of ``batch``, native ones in place of those that are kept, ``where`` ``(m,)`` is true."""
+        found = {i: row for i, row in self.get(batch.ids).items() if where is None or where[i]}
         if not found:
             return batch
-        vectors, stamps = batch.vectors.copy(), list(batch.stamps or [])
+        vectors, stamps = batch.vectors.copy(), list(batch.stamps or [None] * len(batch))
         for i, row in found.items():
             vectors[i, -self.dim :] = native(row, plan)
             stamps[i] = plan.model

@@ -16,9 +16,10 @@ from ...aligners.errors import IncompleteError, RefusedError, SutureError
 from ...aligners.file import load
 from ..stores import Address, Fragment, Spec, Store, open_store
 from ..stores.bridge import BridgeStore
-from ..stores.disk import aside, read_json
+from ..stores.disk import aside, read_state
 from .events import stopping
 from .ledger import Ledger
+from .phase import phase
 from .rows import RowMap, row_map
 
 __all__ = ["Plan", "gone", "load_plan", "save_plan"]
@@ -75,6 +76,12 @@ class Plan:
         return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
     @property
+    def owner(self) -> str:
+        """Whose the new gallery is: that of this content and this folder, so that two equal plans are two."""
+        drawn = read_state(self.state / "owner.json")
+        return self.hash if drawn is None else hashlib.sha256(f"{self.hash} {drawn}".encode()).hexdigest()
+
+    @property
     def ledger(self) -> Ledger:
         """What was done of it."""
         return Ledger(self.state / "ledger", self.hash)
@@ -85,7 +92,7 @@ class Plan:
 
     def all_fragments(self) -> list[Fragment]:
         """Those of the plan, and those that came to the gallery since and were taken up."""
-        return [*self.fragments, *(read_json(self.state / "added.json") or [])]
+        return [*self.fragments, *(read_state(self.state / "added.json") or [])]
 
     def spec(self) -> Spec:
         """What the new gallery must be."""
@@ -94,10 +101,11 @@ class Plan:
             dtype=self.dtype,
             metric=self.metric,
             id_kind=self.id_kind,
-            owner=self.hash,
+            owner=self.owner,
             model=self.stamp,
             source=self.source,
             fragments=len(self.fragments),
+            plan=str(self.path.absolute()),
         )
 
     def open_source(self) -> Store:
@@ -112,7 +120,7 @@ class Plan:
         with stopping(self.bytes_needed, Address.parse(uri).shown):
             store = open_target(uri, self.strategy) if role == "target" else open_store(uri)
             try:
-                store.adopt(self.hash, role)
+                store.adopt(self.owner, role)
                 if role == "source" and not self.retired and not store.exists():
                     raise gone(store)
             except BaseException:
@@ -123,7 +131,7 @@ class Plan:
     @property
     def retired(self) -> bool:
         """Whether one of its galleries was deleted on purpose."""
-        return bool((read_json(self.state / "phase.json") or {}).get("phase") == "retired")
+        return phase(self.state) == "retired"
 
     @cached_property
     def alignment(self) -> Alignment:

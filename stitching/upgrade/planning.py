@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,11 @@ from ..dumps import open_dump
 from ..dumps.arrays import Array
 from ..stores import Fragment, Store, open_store
 from ..stores.batch import joined
-from ..stores.disk import aside
+from ..stores.disk import aside, read_state, write_json
+from .cache import Cache
 from .evidence import Canaries, agreement, queries_for, require_still
+from .lock import locked
+from .phase import phase
 from .plan import FRAGMENT_ROWS, Plan, load_plan, open_target, save_plan
 from .reproduce import answers, promised
 from .rows import RowMap, bad_rows, facing, row_map
@@ -61,6 +65,12 @@ def make_plan(
     """
     if path.exists() and not overwrite:
         raise RefusedError(f"{path} exists; name another plan or give --overwrite.")
+    state = path.with_name(f"{path.name}.state")
+    if state.exists():
+        if not overwrite:
+            raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
+        if stopped(path, bad) is None:
+            require_worthless(state)
     if bad not in ("refuse", "quarantine"):
         raise UsageError(f"--bad-rows: expected refuse or quarantine, got '{bad}'.")
     if fragment_rows < 1:
@@ -118,9 +128,6 @@ def make_plan(
             notes.append(f"these rows are mapped ones ({facts.model}): a map of native rows loses less")
         if not known:
             notes.append("the map remembers none of the sampled rows by id, so only their behaviour was recognised")
-        state = path.with_name(f"{path.name}.state")
-        if state.exists() and not overwrite:
-            raise RefusedError(f"{state} exists, it belongs to an earlier plan of this name. Name another.")
         needed = new.bytes_for(count, rows.dim, np.dtype(rows.dtype).itemsize, facts.bytes)
         plan = Plan(
             path=path,
@@ -145,25 +152,56 @@ def make_plan(
             estimate=estimate,
             notes=notes,
         )
-        new.adopt(plan.hash, "target")
+        new.adopt(plan.owner, "target")
         new.vacant(plan.spec())
         new.room_for(needed)
     if not goes_on(plan):
+        drawn = secrets.token_hex(8)
         if state.exists():
-            shutil.rmtree(state)
+            with locked(state / "locks", "whole"):
+                require_worthless(state)
+                drawn = read_state(state / "owner.json") or drawn  # what the earlier plan began is this one's, if equal
+                shutil.rmtree(state)
         keep(plan, kept, canaries, sample)
+        write_json(state / "owner.json", drawn)
     save_plan(plan)
     return plan
 
 
+def stopped(path: Path, bad: str) -> Plan | None:
+    """The earlier plan at this path if it was stopped by bad rows, which are now to be left out; else None."""
+    try:
+        before = load_plan(path)
+    except SutureError:
+        return None
+    return before if before.bad_rows == "refuse" != bad and phase(before.state) == "planned" else None
+
+
 def goes_on(plan: Plan) -> bool:
     """Whether the plan that is overwritten was the same, but for bad rows: what was done of it stands."""
-    try:
-        before = load_plan(plan.path)
-    except SutureError:
-        return False
-    same = before.hash == plan.hash and plan.bad_rows in ("quarantine", before.bad_rows)
-    return same and plan.state.exists() and not plan.retired
+    before = stopped(plan.path, plan.bad_rows)
+    return before is not None and before.hash == plan.hash and plan.state.exists()
+
+
+def require_worthless(state: Path) -> None:
+    """Raise `RefusedError` where the folder of an earlier plan holds what cannot be had again."""
+    now, bought, listed = phase(state), state / "native.sqlite", state / "after-switch.jsonl"
+    if now in ("switching", "switched", "rolling back"):
+        raise RefusedError(
+            f"{state}: the earlier plan of this name is {now}, and this folder is the only way back. Roll it back "
+            "first, or name another plan (-o)."
+        )
+    with Cache(bought, 0) as cache:
+        if len(cache):
+            raise RefusedError(
+                f"{bought}: {len(cache)} rows of the new model are kept here, which were paid for. Name another plan "
+                "(-o), or move this file away."
+            )
+    if listed.exists() and listed.stat().st_size:
+        raise RefusedError(
+            f"{listed}: the rows that users wrote after a switch are listed here. Name another plan (-o), or move this "
+            "file away."
+        )
 
 
 def scan(old: Store, fragments: list[Fragment], sought: Array, advance: Callable[[int], None]) -> int:

@@ -8,8 +8,8 @@ from ..stores import Address
 from ..stores.disk import read_json
 from .cache import Cache
 from .lock import held
+from .phase import phase
 from .plan import Plan
-from .switch import phase
 from .verify import verified
 
 __all__ = ["status"]
@@ -19,7 +19,7 @@ def status(plan: Plan) -> dict[str, Any]:
     """Counts, the phase, who is at work, and the next step, as plain JSON. Reads only the plan's own folder."""
     fragments, entries = plan.all_fragments(), plan.ledger.entries()
     done = [entries[n] for n in range(len(fragments)) if n in entries]
-    now = phase(plan)
+    now = phase(plan.state)
     finished = read_json(plan.state / "finished.json")
     whole = len(done) == len(fragments) and finished is not None and finished["ledger"] == plan.ledger.digest()
     with Cache.of(plan) as cache:
@@ -34,7 +34,10 @@ def status(plan: Plan) -> dict[str, Any]:
         "phase": now,
         "fragments": len(fragments),
         "fragments_done": len(done),
-        "rows": sum(f["rows"] for f in fragments),
+        "rows": sum(
+            entries[n]["rows"] + entries[n]["quarantined"] if n in entries else f["rows"]
+            for n, f in enumerate(fragments)
+        ),
         "rows_done": sum(entry["rows"] for entry in done),
         "quarantined": sum(entry["quarantined"] for entry in done),
         "native": native,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .events import Tell, quiet
 from .evidence import Canaries, Check, agreement, queries_for, require_still
 from .lock import locked
 from .nearest import AskedIndex
+from .phase import phase
 from .plan import FRAGMENT_ROWS, Plan
 from .reproduce import reproduced
 from .rows import mapped
@@ -87,6 +89,8 @@ def intact(plan: Plan, target: Store) -> Check:
     """Every fragment byte for byte as it was recorded; a damaged one loses its entry, so that apply does it again."""
     ledger = plan.ledger
     torn = [n for n, entry in ledger.entries().items() if not target.recorded(n, entry, deep=True)]
+    if torn and phase(plan.state) == "switched":
+        return Check("bytes", False, f"{len(torn)} fragments were written since the switch")
     for number in torn:
         ledger.drop(number)
     if torn:
@@ -120,7 +124,8 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
                 if each is not None:
                     each.exact.add(seen.ids, seen.vectors)
             if probe and len(there) == len(batch):
-                expected = joined([cache.into(b, plan) for b in mapped(plan.row_map, [batch], plan.stamp, source.name)])
+                expected = joined(list(mapped(plan.row_map, [batch], plan.stamp, source.name)))
+                expected = cache.into(expected, plan, native(plan, there))
                 again += len(batch)
                 worst = max(worst, furthest(there.vectors, expected.vectors))
             rows += len(here)
@@ -136,6 +141,11 @@ def row_checks(plan: Plan, source: Store, target: Store, cache: Cache, tell: Tel
     yield Check("recomputed", worst <= target.tolerance, f"{again} rows mapped again, furthest value off {worst:.1g}")
     if ours is not None:
         yield ours.check(theirs)
+
+
+def native(plan: Plan, there: Batch) -> Array | None:
+    """Which rows ``(m,)`` of a batch of the new gallery are of the new model: of what is bought, some may wait."""
+    return None if there.stamps is None else np.array([stamp == plan.model for stamp in there.stamps], bool)
 
 
 def kept(batches: Iterator[Batch], left_out: set[Any]) -> Iterator[Batch]:
@@ -191,8 +201,16 @@ def fresh(plan: Plan, source: Store) -> Iterator[Check]:
         yield Check("caught up", not changed, "the index was changed; run apply" if changed else "asked as it is")
         return
     if not source.live:
-        known = {f["part"] for f in plan.all_fragments()}
-        new = sorted({f["part"] for f in source.fragments(1 << 62)} - known)
+        known = {f["part"]: f["mark"] for f in plan.all_fragments()}
+        now = {f["part"]: f["mark"] for f in source.fragments(1 << 62)}
+        odd = sorted(part for part in known if now.get(part) != known[part])
+        if odd:
+            found = (
+                f"parts that were changed or removed after the plan was made: {', '.join(odd)}; plan anew, and apply"
+            )
+            yield Check("caught up", False, found)
+            return
+        new = sorted(now.keys() - known.keys())
         yield Check("caught up", not new, f"new parts: {', '.join(new)}; run apply" if new else "no new parts")
         return
     late = behind(plan, source)
@@ -219,27 +237,25 @@ def semantic(plan: Plan, source: Store, target: Store, cache: Cache) -> Check:
     canaries = Canaries.kept(plan.state)
     if plan.evidence is None or canaries is None:
         return Check("semantic", False, "the plan has no evidence: plan with --queries OLD NEW")
-    old, new, names, changed = [], [], [], False
+    old, new, moved = [], [], False
     for path in sorted(plan.state.glob("sample-*.npy")):
         with path.open("rb") as file:
             ids, vectors = np.load(file), np.load(file)
         ids = ids.astype(object) if ids.dtype.kind == "U" else ids
         if source.live:  # what was sampled may have changed, and the new gallery with it
             now_there = source.fetch(0, ids)
-            changed |= now_there.ids.tolist() != ids.tolist() or not np.array_equal(now_there.vectors, vectors)
+            moved |= now_there.ids.tolist() != ids.tolist() or not np.array_equal(now_there.vectors, vectors)
             ids, vectors = now_there.ids, now_there.vectors
         there = target.fetch(int(path.stem.split("-")[1]), ids)
         found = {key: i for i, key in enumerate(ids.tolist())}
         old.append(vectors[[found[key] for key in there.ids.tolist()]])
-        new.append(there.vectors)
-        names.append(there.ids)
-    planned = plan.evidence
-    if changed or len(cache):  # what is there now is not what was planned on: the same, made in memory
-        known, stamps = np.concatenate(names), [plan.stamp] * len(np.concatenate(names))
-        made = Batch(known, plan.row_map(np.concatenate(old), source.name), None, list[str | None](stamps))
-        rows = cache.into(made, plan).vectors
+        new.append(replace(there, payload=None))
+    planned, now_new = plan.evidence, joined(new)
+    if moved or len(cache):  # what is there now is not what was planned on: the same, made in memory
+        made = now_new.with_vectors(plan.row_map(np.concatenate(old), source.name), now_new.stamps)
+        rows = cache.into(made, plan, native(plan, now_new)).vectors
         planned = agreement(queries_for(plan.strategy, canaries), rows, canaries.old, np.concatenate(old)) or planned
-    found_now = agreement(queries_for(plan.strategy, canaries), np.concatenate(new), canaries.old, np.concatenate(old))
+    found_now = agreement(queries_for(plan.strategy, canaries), now_new.vectors, canaries.old, np.concatenate(old))
     if found_now is None:
         return Check("semantic", False, "too few rows are left to tell")
     now, then = found_now["overlap@10"]["estimate"], planned["overlap@10"]

@@ -28,9 +28,10 @@ from suture.stitching.apply import serving_map
 from suture.stitching.stores.batch import Batch, joined
 from suture.stitching.stores.files import PartsStore
 from suture.stitching.upgrade.apply import apply
+from suture.stitching.upgrade.phase import phase
 from suture.stitching.upgrade.plan import Plan, load_plan
 from suture.stitching.upgrade.status import status
-from suture.stitching.upgrade.switch import phase, retire, rollback, switch
+from suture.stitching.upgrade.switch import retire, rollback, switch
 from suture.stitching.upgrade.verify import verified, verify
 
 KILLED = -9
@@ -181,10 +182,10 @@ def test_killed_while_it_switches(what: str, plan: Plan, here: Path, child: Call
     for at in (0, 0, 1):
         assert child(run_and_die, plan.path, what, at) == KILLED
         assert pointer(here) in (None, "new")  # never anything else
-    assert phase(plan) == ("switched" if what == "switch" else "rolled back")  # died after the last step
+    assert phase(plan.state) == ("switched" if what == "switch" else "rolled back")  # died after the last step
     if what == "switch":
         run(plan.path, what)
-    assert phase(plan) == ("switched" if what == "switch" else "rolled back")
+    assert phase(plan.state) == ("switched" if what == "switch" else "rolled back")
     assert pointer(here) == ("new" if what == "switch" else None)
 
 
