@@ -25,11 +25,12 @@ WARM = 0.3  # entropy of the first turn, at which a row is shared out among many
 class PrototypeTransport(UnpairedAligner):
     """``max_{Q, W} <Q, X W V'> + eps H(Q)``: assignment prediction without pairs (VLAP with its histograms alone).
 
-    Prototypes V ``(k, q)`` are the k-means centroids of the targets, and their shares of the rows the marginal of Q.
-    In turn ``Q = sinkhorn(-X W V')`` and ``W = polar(X' Q V)``, with the entropy falling from .3 to ``eps`` in
-    ``turns`` turns, on ``nodes`` rows. Starts: principal axes onto principal axes by falling variance, with the signs
-    that their skewness says, and ``starts`` - 1 more with signs drawn at random; the one with the least transport cost
-    is refined as all methods are. The paper's authors train from pairs and sharpen by a prior; this is only a start.
+    V ``(k, q)`` are the k-means centroids of the targets, at most ``prototypes``, and their shares of the rows the
+    marginal of Q. In turn ``Q = sinkhorn(-X W V')`` and ``W = polar(X' Q V)``, with the entropy falling from .3 to
+    ``eps`` in ``turns`` turns, on ``nodes`` rows. Starts: principal axes onto principal axes by falling variance, with
+    the signs that their skewness says, and ``starts`` - 1 more with signs drawn at random; the one with the least
+    transport cost is refined as all methods are. The paper's authors train from pairs and sharpen by a prior; this is
+    only a start.
     """
 
     name: ClassVar[str] = "prototype-transport"

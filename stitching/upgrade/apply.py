@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from time import perf_counter
@@ -16,7 +15,6 @@ from ...aligners.errors import IncompleteError, RefusedError, SutureError, Usage
 from ..apply import BLOCK
 from ..dumps.arrays import Array
 from ..stores import Batch, Fragment, Store
-from ..stores.batch import canonical, records
 from ..stores.disk import read_state, write_json
 from .bridge import apply_bridge
 from .cache import Cache
@@ -26,6 +24,7 @@ from .lock import alone, locked
 from .owned import ours, require_unwritten
 from .plan import Plan, gone, load_plan
 from .rows import bad_rows, mapped
+from .seen import Seen, changes
 
 __all__ = ["apply", "apply_fragment", "as_ids", "behind", "do_fragment", "left_out_rows", "rows_left", "unfinished"]
 
@@ -219,36 +218,6 @@ def take_up_new_parts(plan: Plan, source: Store, tell: Tell, *, writes: bool) ->
     return len(fresh)
 
 
-class Seen:
-    """Ids and digests of the rows of one fragment."""
-
-    def __init__(self) -> None:
-        self._ids: list[Array] = []
-        self._digests: list[Array] = []
-
-    def add(self, batch: Batch) -> None:
-        """Take a batch of the old gallery."""
-        self._ids.append(batch.ids)
-        self._digests.append(digests(batch))
-
-    def arrays(self) -> tuple[Array, Array]:
-        """Ids and digests ``(m,)``."""
-        if not self._ids:
-            return np.empty(0, np.int64), np.empty(0, np.uint64)
-        return np.concatenate(self._ids), np.concatenate(self._digests)
-
-
-def digests(batch: Batch) -> Array:
-    """A 64-bit hash ``(m,)`` of each row: the upper half of its vector, the lower of its payload."""
-    vectors = np.ascontiguousarray(batch.vectors)
-    out = np.empty(len(batch), np.uint64)
-    for i, row in enumerate(records(batch.payload, len(batch))):
-        parts = (vectors[i].tobytes(), canonical(row).encode())
-        halves = (hashlib.blake2b(part, digest_size=4).digest() for part in parts)
-        out[i] = int.from_bytes(b"".join(halves), "big")
-    return out
-
-
 def catch_up(
     plan: Plan, number: int, fragment: Fragment, source: Store, target: Store, cache: Cache, tell: Tell
 ) -> dict[str, Any]:
@@ -321,18 +290,6 @@ def without(ids: set[Any], of: Array) -> Array:
 def changed(entry: Entry, **facts: Any) -> Entry:
     """The entry of a fragment some rows of which were written again: what was verified before is told from it."""
     return {**entry, **facts, "changes": entry.get("changes", 0) + 1}
-
-
-def changes(before: dict[Any, int], batches: Iterable[Batch], seen: Seen) -> Iterator[tuple[Batch, Array]]:
-    """Rows that are new or changed against ``before``; with a mask ``(m,)`` of those whose vector changed."""
-    for batch in batches:
-        seen.add(batch)
-        now = digests(batch)
-        then = [before.get(key) for key in batch.ids.tolist()]
-        odd = np.array([a != b for a, b in zip(then, now.tolist(), strict=True)], bool)
-        if odd.any():
-            moved = [a is not None and a >> 32 != b >> 32 for a, b in zip(then, now.tolist(), strict=True)]
-            yield batch.keep(odd), np.array(moved, bool)[odd]
 
 
 def behind(plan: Plan, source: Store) -> int:
