@@ -291,3 +291,13 @@ def test_too_few_pairs_for_the_method_are_told(
     assert bool(done.err) == bool(said)
     rotation = load("m.safetensors").provenance.get("rotation")
     assert rotation is None or rotation["unique"] == (pairs > 24)
+
+
+def test_a_direction_without_variance_is_no_want_of_pairs(suture: Run, here: Path, rows: Rows) -> None:
+    flat = rows("fit.a").copy()
+    flat[:, 0] = 0.25
+    np.save("a.npy", flat)
+    np.save("b.npy", rows("fit.b"))
+    done = suture("fit", "a.npy", "b.npy", "-o", "m.safetensors", "--method", "procrustes", "--json")
+    assert done.json["notes"] == []
+    assert load("m.safetensors").provenance["rotation"]["rank"] == flat.shape[1] - 1
