@@ -12,7 +12,7 @@ def cautions(facts: Mapping[str, Any], source_dim: int) -> list[str]:
     """What to know before a map is trusted, by the ``facts`` of its provenance: a sentence each, with advice."""
     said = []
     method, rows, rotation = facts["method"], facts["rows"], facts.get("rotation")
-    # With pairs enough, what is missing are directions in which a space hardly varies (three of MiniLM's 384): no matter.
+    # Of enough pairs, directions are missing in which a space hardly varies (three of MiniLM's 384): no matter.
     if rotation is not None and not rotation["unique"] and rows <= rotation["dims"]:
         said.append(
             f"{method}: the {rows} pairs determine {rotation['rank']} of the {rotation['dims']} directions of the "
