@@ -210,7 +210,8 @@ def require_cells(what: str, x: Tensor, y: Tensor, most: int) -> None:
 def chosen(
     scores: Tensor, here: Tensor, there: Tensor, known: Tensor, *, one_to_one: bool, spread: float | None = None
 ) -> Matches:
-    """The best target of each row by ``scores`` ``(n, m)``; of a plan, rows of little mass are left out."""
+    """The best target of each row by ``scores`` ``(n, m)``, spent by it; of a plan rows of little mass are left out."""
+    mass = scores.sum(1)
     if one_to_one:
         rows, best, confidence, mutual = assigned(scores, known)
     else:
@@ -219,7 +220,6 @@ def chosen(
         best[known[:, 0]], confidence[known[:, 0]] = known[:, 1], KNOWN
         mutual = float((scores.argmax(0)[best] == rows).double().mean())
     if spread is not None:
-        mass = scores.sum(1)
         mated = (mass[rows] >= LEFT_OUT * mass.max()) | torch.isin(rows, known[:, 0])
         rows, best, confidence = rows[mated], best[mated], confidence[mated]
     return Matches(here[rows], there[best], confidence, mutual, spread)
@@ -255,17 +255,17 @@ def nearest_targets(
 
 
 def assigned(scores: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-    """The one-to-one pairs of the highest total of ``scores`` ``(n, m)``: rows, columns, margins, and the share that is
-    mutual.
+    """The one-to-one pairs of the highest total of ``scores`` ``(n, m)``, which are spent: a copy more may be 400 MB.
+
+    Rows, columns, margins, and the share that is mutual.
     """
     weighed = scores.clone()
     weighed[known[:, 0], known[:, 1]] += 1e3  # more than any other choice could gain
     rows, columns = hard_assignment(weighed)
     mutual = float((scores.argmax(0)[columns] == rows).double().mean())
     own = scores[rows, columns]
-    others = scores.clone()
-    others[rows, columns] = -torch.inf
-    margin = own - others[rows].amax(1) if scores.shape[1] > 1 else torch.zeros_like(own)
+    scores[rows, columns] = -torch.inf
+    margin = own - scores[rows].amax(1) if scores.shape[1] > 1 else torch.zeros_like(own)
     margin[torch.isin(rows, known[:, 0])] = KNOWN
     return rows, columns, margin, mutual
 

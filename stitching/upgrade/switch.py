@@ -34,7 +34,7 @@ def switch(plan: Plan, *, tell: Tell = quiet) -> dict[str, Any]:
             if not verified(plan):
                 state = {None: "not verified as it is now", False: "verified and found wrong"}[verified(plan)]
                 raise RefusedError(f"{target.name}: this gallery is {state}. Run `suture gallery verify {plan.path}`.")
-            require_still(plan, source, target)
+            require_as_verified(plan, source, target)
             enter(plan.state, "switching", before=target.serving(source))
             tell("switching", {})
         elif now == "rolling back":
@@ -80,7 +80,7 @@ def rollback(plan: Plan, *, tell: Tell = quiet) -> dict[str, Any]:
         }
 
 
-def require_still(plan: Plan, source: Store, target: Store) -> None:
+def require_as_verified(plan: Plan, source: Store, target: Store) -> None:
     """Raise `RefusedError` where either gallery is no longer what `verify` saw. Files are read once.
 
     A part that is damaged loses its entry, so that apply does it again.
