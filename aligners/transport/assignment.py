@@ -20,7 +20,7 @@ from ..moments import Moments
 from ..survey import Survey
 from .sinkhorn import sinkhorn
 
-__all__ = ["AssignmentPrediction"]
+__all__ = ["AssignmentPrediction", "prototypes"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class AssignmentPrediction(Aligner):
             raise RefusedError(f"assignment: expected at least 10 pairs to find prototypes in, got {len(x)}.")
         mean, length = y.mean(0), torch.linalg.vector_norm(y - y.mean(0), dim=1).mean()
         unit = normalize(y - mean, dim=1)
-        v = prototypes(unit, min(self.prototypes, len(x) // 4), survey.seed)
+        v, _ = prototypes(unit, max(2, min(self.prototypes, len(x) // 4)), survey.seed)
         # A ten thousandth of the mass out of place is nothing here; a hundredth of that was not reached by 966 images.
         q = sinkhorn(-(unit @ v.T), self.eps, rounds=5000, tolerance=1e-4) * len(x)
         drawn = self.mix * y + (1 - self.mix) * (mean + length * normalize(q @ v, dim=1))
@@ -98,9 +98,10 @@ class AssignmentPrediction(Aligner):
         return Affine(weight.detach(), bias.detach())
 
 
-def prototypes(rows: Tensor, k: int, seed: int) -> Tensor:
-    """The ``k`` centroids ``(k, q)`` of k-means, of unit length."""
+def prototypes(rows: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` centroids ``(k, q)`` of k-means, of unit length, and the share of the ``rows`` of each ``(k,)``."""
     from sklearn.cluster import KMeans
 
-    centres = KMeans(max(k, 2), n_init=1, random_state=seed).fit(rows.numpy()).cluster_centers_
-    return normalize(torch.from_numpy(centres.astype(np.float64)), dim=1)
+    found = KMeans(k, n_init=1, random_state=seed).fit(rows.numpy())
+    centres = normalize(torch.from_numpy(found.cluster_centers_.astype(np.float64)), dim=1)
+    return centres, torch.bincount(torch.from_numpy(found.labels_).long(), minlength=k).double() / len(rows)

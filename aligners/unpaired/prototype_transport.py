@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..linear.checks import check_number, check_rank
 from ..polar import polar
+from ..transport.assignment import prototypes
 from ..transport.sinkhorn import sinkhorn
 from .base import UnpairedAligner
 from .clouds import Clouds, sampled_rows
@@ -51,13 +51,9 @@ class PrototypeTransport(UnpairedAligner):
 
     def start(self, clouds: Clouds, seed: int) -> Tensor:
         """The best of all starts, by the cost of its last plan; the known pairs are added to every Procrustes."""
-        from sklearn.cluster import KMeans
-
         s = clouds.seeds
         x, y = (r[sampled_rows(len(r), self.nodes, seed, s[:0, 0])].double() for r in (clouds.x, clouds.y))
-        kmeans = KMeans(min(self.prototypes, max(2, len(y) // 4)), n_init=1, random_state=seed).fit(y.numpy())
-        v = normalize(torch.from_numpy(kmeans.cluster_centers_).double(), dim=1)
-        shares = torch.bincount(torch.from_numpy(kmeans.labels_).long(), minlength=len(v)).double() / len(y)
+        v, shares = prototypes(y, min(self.prototypes, max(2, len(y) // 4)), seed)
         known = clouds.x[s[:, 0]].double().T @ clouds.y[s[:, 1]].double() * self.seed_weight / len(x)
         best, least = None, torch.inf
         for first in starts(x, y, self.starts, seed):
