@@ -1,19 +1,22 @@
 """Whether the intervals of `suture gallery estimate` are honest: how often they hold what they should.
 
-200 or 300 queries make the estimate; its interval, widened by sqrt(1 + n_est / n_test) to a prediction, should hold the
-mean of other queries. Simulated worlds: each has its own encoders, gallery, pairs and queries, 600 others; these
-worlds are independent. Real pairs (`--data DIR`, see quality.py): both directions, 700 others. These are resamples of
-one corpus, not independent, and so counted apart; their maps are fitted once a budget.
+500 queries make the estimate; its interval, widened by sqrt(1 + n_est / n_test) to a prediction, should hold the mean
+of other queries. Simulated worlds: each has its own encoders, gallery, pairs and queries, 1,100 others; these worlds
+are independent. Real pairs (`--data DIR`, see quality.py): both directions, 500 others. These are resamples of one
+corpus, not independent, and so counted apart; their maps are fitted once a budget.
 
-Three budgets of pairs each; weights, recall and order of backfill are chosen on the queries of the estimate alone, and
-kept for the others. Bias: estimate less truth in standard errors of that difference, mean over the simulated worlds.
+Three budgets of pairs each; weights, the vector trained on labels, recall and order of backfill are chosen on the
+queries of the estimate alone, and kept for the others, which are after other rows. Bias: estimate less truth in
+standard errors of that difference, mean over the simulated worlds.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 from math import sqrt
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,9 @@ SEEDS = 10
 WORLDS = 40  # simulated ones a budget
 SIMULATED = (100, 300, 1_000)
 REAL = (500, 2_000, 8_000)
-ESTIMATED = 200
-GALLERY = 400
-POPULATION = 800
+ESTIMATED = 500  # the fewest that `dual-tuned` is trained on
+GALLERY = 2_000
+POPULATION = 1_600
 ROWS = 1_500
 ASKED = 1_000  # real queries
 
@@ -52,7 +55,6 @@ class Upgrade:
     pairs: tuple[Tensor, Tensor]
     queries: tuple[Tensor, Tensor]
     right: Tensor
-    estimated: int
 
     def inputs(self, some: Tensor) -> Inputs:
         """Everything, with some of the queries."""
@@ -91,9 +93,9 @@ def simulated(seed: int, pairs: int) -> Upgrade:
         return old, new
 
     latent = items(GALLERY)
-    right = torch.randint(GALLERY, (POPULATION,), generator=draw)
+    right = torch.randperm(GALLERY, generator=draw)[:POPULATION]
     asked = latent[right] + 0.5 * normal(POPULATION, 24)
-    return Upgrade(f"simulated {seed}, {pairs} pairs", seen(latent), seen(items(pairs)), seen(asked), right, ESTIMATED)
+    return Upgrade(f"simulated {seed}, {pairs} pairs", seen(latent), seen(items(pairs)), seen(asked), right)
 
 
 def real(folder: Path, old: str, new: str, seed: int, pairs: int) -> Upgrade:
@@ -111,7 +113,7 @@ def real(folder: Path, old: str, new: str, seed: int, pairs: int) -> Upgrade:
     kept = np.sort(np.concatenate([np.unique(right), rng.permutation(others)[: ROWS - len(np.unique(right))]]))
     answers = torch.from_numpy(np.searchsorted(kept, right))
     what = f"{old} -> {new}, {pairs} pairs"
-    return Upgrade(what, rows("gallery", kept), rows("fit", slice(pairs)), rows("query", order), answers, 300)
+    return Upgrade(what, rows("gallery", kept), rows("fit", slice(pairs)), rows("query", order), answers)
 
 
 @dataclass(frozen=True)
@@ -125,21 +127,21 @@ class Case:
     off: float
 
 
-def covered(upgrade: Upgrade, fitted: dict[str, Maps]) -> dict[str, Case]:
-    """Each strategy of one upgrade.
+def fitted(upgrade: Upgrade) -> Maps:
+    """The maps of its pairs."""
+    pairs = Pairs.of(*upgrade.pairs)
+    return fit_maps(pairs, [RotationRidge(strength=1.0)], track=lambda items, what: items)
 
-    ``fitted``: maps by what they are for, filled as they are fitted.
-    """
+
+def covered(upgrade: Upgrade, maps: Maps) -> dict[str, Case]:
+    """Each strategy of one upgrade."""
 
     def quiet(total: int, what: str) -> Any:
         return nullcontext(lambda rows: None)
 
-    n = upgrade.estimated
+    n = ESTIMATED
     here = upgrade.inputs(torch.arange(n))
     there = upgrade.inputs(torch.arange(n, len(upgrade.right)))
-    if upgrade.what not in fitted:
-        fitted[upgrade.what] = fit_maps(here.pairs, [RotationRidge(strength=1.0)], track=lambda items, what: items)
-    maps = fitted[upgrade.what]
     found = measure(Systems(here, maps), traffic=None, smaller=False, seed=0, progress=quiet)
     later = measure(Systems(there, maps), traffic=None, smaller=False, like=found, seed=0, progress=quiet)
     names = [name for name in ORDER if name in found.metrics]
@@ -161,28 +163,37 @@ def covered(upgrade: Upgrade, fitted: dict[str, Maps]) -> dict[str, Case]:
     return out
 
 
-def upgrades(data: Path | None, *, quick: bool) -> Iterator[tuple[str, Upgrade]]:
-    """The simulated worlds, then the real resamples seed by seed."""
-    folders = [] if data is None else sorted(path.parent for path in data.glob("*/query_target.npy"))
-    for world in range(1 if quick else WORLDS):
-        for pairs in SIMULATED:
-            yield "simulated", simulated(world, pairs)
-    for seed in range(1 if quick else SEEDS):
-        for folder in folders:
-            encoders = sorted(path.parent.name for path in folder.glob("*/fit.npy"))
-            for old, new in permutations(encoders, 2):
-                for pairs in REAL:
-                    yield "real", real(folder, old, new, seed, pairs)
+def simulations(world: int, pairs: int) -> list[dict[str, Case]]:
+    """The cases of one world."""
+    upgrade = simulated(world, pairs)
+    return [covered(upgrade, fitted(upgrade))]
+
+
+def resamples(folder: Path, old: str, new: str, pairs: int, seeds: int) -> list[dict[str, Case]]:
+    """Those of real encoders, whose pairs are the same whatever the seed."""
+    drawn = [real(folder, old, new, seed, pairs) for seed in range(seeds)]
+    maps = fitted(drawn[0])
+    return [covered(upgrade, maps) for upgrade in drawn]
 
 
 def run(data: Path | None, *, quick: bool) -> None:
-    """Count how often the intervals hold what they should, by strategy."""
+    """Count how often the intervals hold what they should, by strategy; a process a core."""
+    folders = [] if data is None else sorted(path.parent for path in data.glob("*/query_target.npy"))
     seen: dict[str, list[dict[str, Case]]] = {"simulated": [], "real": []}
-    fitted: dict[str, Maps] = {}
-    for kind, upgrade in upgrades(data, quick=quick):
-        seen[kind].append(covered(upgrade, fitted))
-        print(kind, upgrade.what, len(seen[kind]), flush=True)
-        write(seen)
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = {}
+        for folder in folders:
+            encoders = sorted(path.parent.name for path in folder.glob("*/fit.npy"))
+            for (old, new), pairs in product(permutations(encoders, 2), REAL):
+                job = pool.submit(resamples, folder, old, new, pairs, 1 if quick else SEEDS)
+                waiting[job] = ("real", f"{old} -> {new}, {pairs} pairs")
+        for world, pairs in product(range(1 if quick else WORLDS), SIMULATED):
+            waiting[pool.submit(simulations, world, pairs)] = ("simulated", f"{world}, {pairs} pairs")
+        for job in as_completed(waiting):
+            kind, what = waiting[job]
+            seen[kind] += job.result()
+            print(kind, what, len(seen[kind]), flush=True)
+            write(seen)
 
 
 def write(seen: dict[str, list[dict[str, Case]]]) -> None:

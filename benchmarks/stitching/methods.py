@@ -35,6 +35,18 @@ def by_the_head(x: Tensor, y: Tensor, head: Head) -> Map:
     return winner([Candidate(a, judge(a)) for a in tried]).aligner.align(survey).translate()
 
 
+def distilled_by_the_head(x: Tensor, y: Tensor, head: Head) -> Map:
+    """The map trained for the head, whatever else might do better."""
+    return HeadDistill(head).fit(x, y).translate()
+
+
+# The same where the head that rows will go into is known.
+FOR_THE_HEAD: dict[str, Callable[[Tensor, Tensor, Head], Map]] = {
+    "ours: by the head": by_the_head,
+    "ours: distilled by the head": distilled_by_the_head,
+}
+
+
 def linear_head(rows: Tensor, labels: Tensor) -> Head:
     """Logistic regression on standardised rows, as one linear head on the rows themselves."""
     rows, labels = rows[:HEAD_ROWS], labels[:HEAD_ROWS]

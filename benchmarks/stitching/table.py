@@ -20,25 +20,25 @@ from suture.aligners.measures.bootstrap import Bootstrap
 from suture.stitching.models import Head
 
 from .encoders import PRETRAINED, TRAINED_FOR_THE_TASK, Images
-from .methods import TRANSLATORS, accuracy, by_the_head, latentis, linear_head, relative_maps
+from .methods import FOR_THE_HEAD, TRANSLATORS, accuracy, latentis, linear_head, relative_maps
 
 Dumps = dict[str, tuple[Tensor, Tensor]]
 FIRST_DRAW = 10  # the defaults of HeadDistill were set on draws 0 and 1 of three of these encoders
-GROUPS = ("trained for the task", "with an autoencoder", "with the pretrained network")
+GROUPS = ("trained for the task", "with an autoencoder", "with a pretrained network", "two pretrained networks")
 ROWS = (
     *("no-stitch", "absolute", "relative", "relative, centred"),
-    *("linear", "l-ortho", "affine (ridge)", "ortho", "ours: auto", "ours: by the head", "ours: distilled"),
+    *("linear", "l-ortho", "affine (ridge)", "ortho", "ours: auto", "ours: distilled", "ours: by the head"),
+    "ours: distilled by the head",
     *("latentis linear", "latentis l-ortho", "latentis affine (SGD)", "latentis ortho"),
 )
-
-
 SWEPT = (*("relative, centred", "linear", "affine (ridge)", "ortho", "ours: by the head", "latentis affine (SGD)"),)
 
 
 def group(a: str, b: str) -> str:
     """Which pairs are averaged together."""
-    if PRETRAINED in (a, b):
-        return GROUPS[2]
+    seen_elsewhere = len({a, b} & set(PRETRAINED))
+    if seen_elsewhere:
+        return GROUPS[1 + seen_elsewhere]
     return GROUPS[0] if {a, b} <= set(TRAINED_FOR_THE_TASK) else GROUPS[1]
 
 
@@ -90,7 +90,8 @@ def cell(
     scores = {}
     if train_a.shape[1] == train_b.shape[1]:
         scores["absolute"] = accuracy(head, test_a, images.test_labels)
-    methods = TRANSLATORS | dict(peers) | {"ours: by the head": lambda x, y: by_the_head(x, y, head)}
+    methods = TRANSLATORS | dict(peers)
+    methods |= {name: partial(fitted, head=head) for name, fitted in FOR_THE_HEAD.items()}
     for name, fitted in methods.items():
         scores[name] = accuracy(head, fitted(x, y)(test_a), images.test_labels)
     for name, centre in (("relative", False), ("relative, centred", True)):
@@ -150,7 +151,7 @@ def sweep(dumps: Dumps, images: Images, counts: tuple[int, ...], draws: int, kep
                     scores = {"relative, centred": accuracy(own, into_a(dumps[a][1]), images.test_labels)}
                     methods = {name: TRANSLATORS[name] for name in SWEPT if name in TRANSLATORS} | peers
                     if count >= 30:  # fewer leave nothing to hold out
-                        methods["ours: by the head"] = partial(by_the_head, head=heads[b])
+                        methods["ours: by the head"] = partial(FOR_THE_HEAD["ours: by the head"], head=heads[b])
                     for name, fitted in methods.items():
                         scores[name] = accuracy(heads[b], fitted(x, y)(dumps[a][1]), images.test_labels)
                     done[a, b, draw, count] = scores
