@@ -57,7 +57,7 @@ def fold_map(aligner: Aligner, survey: Survey, fold: int, parts: int | None = No
     """
     if isinstance(aligner, LinearAligner) and not aligner.reads_rows:
         return aligner.align_moments(survey.without_fold(fold, parts)).translate()
-    train = Survey.of(survey.rest(fold, parts), blocks=aligner.blocks, seed=survey.seed, canaries=False)
+    train = survey.rest(fold, parts)
     return aligner.settle(train).align(train).translate()
 
 

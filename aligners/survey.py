@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
 
@@ -111,13 +111,22 @@ class Survey:
         names: tuple[Block, ...] = ("xx", "xy", "yy", "x", "y")
         return Moments.of(some.x, some.y, some.weights, [b for b in names if getattr(total, b) is not None])
 
-    def rest(self, fold: int, parts: int | None = None) -> PairStream:
-        """All pairs of the first ``parts`` parts but the sampled ones of that fold, and their groups."""
-        held, parts = self.fold == fold, len(self.parts) if parts is None else parts
-        if len(self.sample) == self.stream.rows:
-            return self.sample[~held & (self.sample_part < parts)]
-        keys = torch.unique(self.sample.keys[held])
-        return KeptPairs(self.stream, lambda part, k: (part < parts) & ~torch.isin(k, keys))
+    def rest(self, fold: int, parts: int | None = None) -> Survey:
+        """Of all pairs of the first ``parts`` parts but the sampled ones of that fold, and their groups.
+
+        Costs no pass, and what was solved from the moments `without_fold` is there for every method that asks.
+        """
+        parts = len(self.parts) if parts is None else parts
+        held = self.fold == fold
+        sample = self.sample[~held & (self.sample_part < parts)]
+        stream: PairStream = sample
+        if len(self.sample) < self.stream.rows:
+            keys = torch.unique(self.sample.keys[held])
+            stream = KeptPairs(self.stream, lambda part, k: (part < parts) & ~torch.isin(k, keys))
+        one_part = torch.zeros(len(sample), dtype=torch.int64)
+        return replace(
+            self, stream=stream, parts=(self.without_fold(fold, parts),), sample=sample, sample_part=one_part
+        )
 
     def folds(self) -> Iterator[tuple[int, Tensor]]:
         """Each fold with the positions of its pairs in the sample."""

@@ -1,13 +1,13 @@
 """Whether the intervals of `suture gallery estimate` are honest: how often they hold what they should.
 
 500 queries make the estimate; its interval, widened by sqrt(1 + n_est / n_test) to a prediction, should hold the mean
-of other queries. Simulated worlds: each has its own encoders, gallery, pairs and queries, 1,100 others; these worlds
-are independent. Real pairs (`--data DIR`, see quality.py): both directions, 500 others. These are resamples of one
-corpus, not independent, and so counted apart; their maps are fitted once a budget.
+of other queries. Simulated worlds: each has its own encoders, gallery, pairs and queries, 1,100 others, each after a
+row of its own; these worlds are independent. Real pairs (`--data DIR`, see quality.py): both directions, 500 others.
+These are resamples of one corpus, not independent, and so counted apart; their maps are fitted once a budget.
 
 Three budgets of pairs each; weights, the vector trained on labels, recall and order of backfill are chosen on the
-queries of the estimate alone, and kept for the others, which are after other rows. Bias: estimate less truth in
-standard errors of that difference, mean over the simulated worlds.
+queries of the estimate alone, and kept for the others. Bias: estimate less truth in standard errors of that difference,
+mean over the simulated worlds.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from suture.stitching.gallery.verdict import ORDER
 import results
 
 SEEDS = 10
-WORLDS = 40  # simulated ones a budget
+WORLDS = 80  # simulated ones a budget
 SIMULATED = (100, 300, 1_000)
 REAL = (500, 2_000, 8_000)
 ESTIMATED = 500  # the fewest that `dual-tuned` is trained on

@@ -61,6 +61,9 @@ def accuracy(head: Head, rows: Tensor, labels: Tensor) -> float:
     return float((head.choices(rows) == labels).float().mean())
 
 
+RELATIVE = {"relative": False, "relative, centred": True}  # whether the anchors' mean is taken off first
+
+
 def relative_maps(x: Tensor, y: Tensor, *, centre: bool) -> tuple[Map, Map]:
     """Cosines to the anchors, at unit length, for either encoder."""
     space = RelativeSpace(len(x), centre=centre, unit=True)

@@ -51,7 +51,7 @@ def vision(name: str, images: encoders.Images, epochs: int, seeds: int) -> str:
         f"{len(images.train)} training and {len(images.test)} test images; encoders: "
         + ", ".join(f"{k} ({train.shape[1]})" for k, (train, _) in dumps.items())
         + f". Mean ± standard deviation over ordered pairs and {seeds} draws of anchors (one draw where an encoder was "
-        "not trained for the task; of pairs with the pretrained network, which are slow, two); anchors = dims of the "
+        "not trained for the task; of pairs with one pretrained network, which are slow, six); anchors = dims of the "
         "wider encoder, drawn from the training images; accuracy on the test images. Heads: logistic regression on up "
         "to 4,000 training vectors, fitted on the native encoder only.",
         results.markdown(columns, table.rows_of(found)),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from suture.aligners.measures.bootstrap import Bootstrap
 from suture.stitching.models import Head
 
 from .encoders import PRETRAINED, TRAINED_FOR_THE_TASK, Images
-from .methods import FOR_THE_HEAD, TRANSLATORS, accuracy, latentis, linear_head, relative_maps
+from .methods import FOR_THE_HEAD, RELATIVE, TRANSLATORS, accuracy, latentis, linear_head, relative_maps
 
 Dumps = dict[str, tuple[Tensor, Tensor]]
 FIRST_DRAW = 10  # the defaults of HeadDistill were set on draws 0 and 1 of three of these encoders
@@ -31,7 +30,10 @@ ROWS = (
     "ours: distilled by the head",
     *("latentis linear", "latentis l-ortho", "latentis affine (SGD)", "latentis ortho"),
 )
-SWEPT = (*("relative, centred", "linear", "affine (ridge)", "ortho", "ours: by the head", "latentis affine (SGD)"),)
+SWEPT = (
+    *("relative", "relative, centred", "linear", "l-ortho", "affine (ridge)", "ortho"),
+    *("ours: by the head", "latentis affine (SGD)"),
+)
 
 
 def group(a: str, b: str) -> str:
@@ -48,11 +50,14 @@ def anchors_of(n: int, count: int, seed: int) -> Tensor:
 
 
 def wanted(dumps: Dumps, seeds: int) -> list[tuple[str, str, int]]:
-    """Ordered pairs and draws of anchors: all of encoders trained for the task, one draw of others, few slow ones."""
-    some = {(PRETRAINED, "cnn, seed 0"), ("cnn, seed 0", PRETRAINED)}
+    """Ordered pairs and draws of anchors: all of encoders trained for the task, one draw of others.
+
+    Of a pretrained network and another one, which are slow, three pairs both ways.
+    """
+    some = [set(pair) for pair in zip(PRETRAINED, ("cnn, seed 0", "resnet", "mlp"), strict=True)]
     out = []
     for a, b in permutations(dumps, 2):
-        if group(a, b) != GROUPS[2] or (a, b) in some:
+        if group(a, b) != GROUPS[2] or {a, b} in some:
             out += [(a, b, FIRST_DRAW + i) for i in range(seeds if group(a, b) == GROUPS[0] else 1)]
     return out
 
@@ -68,10 +73,11 @@ def measure(dumps: Dumps, images: Images, seeds: int, kept: Path) -> dict[tuple[
     native = {name: accuracy(heads[name], test, images.test_labels) for name, (_, test) in dumps.items()}
     print({name: round(value, 3) for name, value in native.items()}, file=sys.stderr, flush=True)
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    peers, started = latentis(), perf_counter()
+    started = perf_counter()
     for a, b, seed in wanted(dumps, seeds):
         if (a, b, seed) not in done:
-            done[a, b, seed] = cell(dumps, images, heads[b], a, b, seed, peers) | {"no-stitch": native[b]}
+            anchors = anchors_of(len(images.train), max(dumps[name][0].shape[1] for name in (a, b)), seed)
+            done[a, b, seed] = cell(dumps, images, heads[b], a, b, anchors, ROWS) | {"no-stitch": native[b]}
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"a": a, "b": b, "seed": seed, "scores": done[a, b, seed]}) + "\n")
             print(f"{perf_counter() - started:.0f} s: {a} -> {b}", file=sys.stderr, flush=True)
@@ -81,23 +87,33 @@ def measure(dumps: Dumps, images: Images, seeds: int, kept: Path) -> dict[tuple[
 
 
 def cell(
-    dumps: Dumps, images: Images, head: Head, a: str, b: str, seed: int, peers: Mapping[str, Any]
+    dumps: Dumps,
+    images: Images,
+    head: Head,
+    a: str,
+    b: str,
+    anchors: Tensor,
+    names: Sequence[str],
+    own: dict[str, Head] | None = None,
 ) -> dict[str, float]:
-    """Accuracies of one head on another encoder's vectors, by method."""
+    """Accuracies of the ``head`` of b on the vectors of a, by those of the methods ``names`` that can be had.
+
+    ``own``: relative decoders of b with these anchors, by name, filled as they are trained.
+    """
     (train_a, test_a), (train_b, _) = dumps[a], dumps[b]
-    rows = anchors_of(len(train_a), max(train_a.shape[1], train_b.shape[1]), seed)
-    x, y = train_a[rows], train_b[rows]
-    scores = {}
-    if train_a.shape[1] == train_b.shape[1]:
+    x, y = train_a[anchors], train_b[anchors]
+    own, scores = {} if own is None else own, {}
+    if "absolute" in names and train_a.shape[1] == train_b.shape[1]:
         scores["absolute"] = accuracy(head, test_a, images.test_labels)
-    methods = TRANSLATORS | dict(peers)
-    methods |= {name: partial(fitted, head=head) for name, fitted in FOR_THE_HEAD.items()}
-    for name, fitted in methods.items():
-        scores[name] = accuracy(head, fitted(x, y)(test_a), images.test_labels)
-    for name, centre in (("relative", False), ("relative, centred", True)):
-        into_a, into_b = relative_maps(x, y, centre=centre)
-        own = linear_head(into_b(train_b), images.train_labels)
-        scores[name] = accuracy(own, into_a(test_a), images.test_labels)
+    methods = TRANSLATORS | latentis() | {name: partial(fitted, head=head) for name, fitted in FOR_THE_HEAD.items()}
+    for name in names:
+        if name in methods:
+            scores[name] = accuracy(head, methods[name](x, y)(test_a), images.test_labels)
+        elif name in RELATIVE:
+            into_a, into_b = relative_maps(x, y, centre=RELATIVE[name])
+            if name not in own:
+                own[name] = linear_head(into_b(train_b), images.train_labels)
+            scores[name] = accuracy(own[name], into_a(test_a), images.test_labels)
     return scores
 
 
@@ -130,30 +146,21 @@ def sweep(dumps: Dumps, images: Images, counts: tuple[int, ...], draws: int, kep
 
     Each number of anchors of a pair is written to ``kept`` when it is done, as in `measure`.
     """
-    names = TRAINED_FOR_THE_TASK
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     done = {(c["a"], c["b"], c["seed"], c["count"]): c["scores"] for c in map(json.loads, lines)}
-    heads = {name: linear_head(dumps[name][0], images.train_labels) for name in names}
-    peers = {name: fitted for name, fitted in latentis().items() if name in SWEPT}
+    heads = {name: linear_head(dumps[name][0], images.train_labels) for name in TRAINED_FOR_THE_TASK}
     curves: dict[str, list[float]] = defaultdict(list)
     for count in counts:
+        names = [name for name in SWEPT if name not in FOR_THE_HEAD or count >= 30]  # fewer leave nothing to hold out
         found: dict[str, list[float]] = defaultdict(list)
-        for draw, b in product(range(FIRST_DRAW, FIRST_DRAW + draws), names):
-            rows = anchors_of(len(images.train), count, draw)
-            own = None  # the relative decoder of b, which serves all others
-            for a in names:
+        for draw, b in product(range(FIRST_DRAW, FIRST_DRAW + draws), TRAINED_FOR_THE_TASK):
+            anchors = anchors_of(len(images.train), count, draw)
+            own: dict[str, Head] = {}
+            for a in TRAINED_FOR_THE_TASK:
                 if a == b:
                     continue
                 if (a, b, draw, count) not in done:
-                    x, y = dumps[a][0][rows], dumps[b][0][rows]
-                    into_a, into_b = relative_maps(x, y, centre=True)
-                    own = linear_head(into_b(dumps[b][0]), images.train_labels) if own is None else own
-                    scores = {"relative, centred": accuracy(own, into_a(dumps[a][1]), images.test_labels)}
-                    methods = {name: TRANSLATORS[name] for name in SWEPT if name in TRANSLATORS} | peers
-                    if count >= 30:  # fewer leave nothing to hold out
-                        methods["ours: by the head"] = partial(FOR_THE_HEAD["ours: by the head"], head=heads[b])
-                    for name, fitted in methods.items():
-                        scores[name] = accuracy(heads[b], fitted(x, y)(dumps[a][1]), images.test_labels)
+                    scores = cell(dumps, images, heads[b], a, b, anchors, names, own)
                     done[a, b, draw, count] = scores
                     with kept.open("a", encoding="utf-8") as file:
                         line = {"a": a, "b": b, "seed": draw, "count": count, "scores": scores}

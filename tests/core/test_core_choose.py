@@ -106,8 +106,12 @@ def test_a_method_that_reads_rows_is_held_out_on_all_pairs():
     for parts in (None, 1, 2):
         for fold in range(FOLDS):
             held = set(survey.sample.keys[survey.fold == fold].tolist())
-            read = torch.cat([block.keys for block in survey.rest(fold, parts).blocks(100)])
-            assert all(len(block.keys) <= 100 for block in survey.rest(fold, parts).blocks(100))
+            rest = survey.rest(fold, parts)
+            read = torch.cat([block.keys for block in rest.stream.blocks(100)])
+            assert all(len(block.keys) <= 100 for block in rest.stream.blocks(100))
+            assert rest.moments is survey.without_fold(fold, parts)  # what was solved from them is shared
+            assert rest.moments.n == len(read)
+            assert set(rest.sample.keys.tolist()) <= set(read.tolist())
             total = sum(part.n for part in survey.parts[:parts])
             assert not held & set(read.tolist())
             outside = total - survey.without_fold(fold, parts).n
@@ -115,7 +119,7 @@ def test_a_method_that_reads_rows_is_held_out_on_all_pairs():
             if parts is None:
                 assert len(read) == n - 3 * len(held)
     everything = Survey.of(Pairs.of(x, y, keys), sample_rows=n)
-    assert len(everything.rest(0).x) == int((everything.fold != 0).sum())
+    assert everything.rest(0).stream.rows == int((everything.fold != 0).sum())
 
 
 def test_only_real_values_at_an_edge_of_the_grid_are_told():
