@@ -62,7 +62,7 @@ def components(dumps: Dumps, images: Images) -> str:
             f"{min(effective)} to {max(effective)} components hold 95 % of the variance of these spaces. l-ortho takes "
             "the rotation out of the least-squares map, in which a direction of hardly any variance counts as much as "
             "the first: on ten components it ties with ortho and is above relative, which is the published order, and "
-            "every further component takes some away.",
+            "every further component takes some away. Many more anchors than dims help too: see the next section.",
             results.markdown(("components", *("all" if k is None else str(k) for k in KEPT)), table),
         )
     )
