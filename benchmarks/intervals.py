@@ -36,7 +36,7 @@ from suture.stitching.gallery.verdict import ORDER
 import results
 
 SEEDS = 10
-WORLDS = 80  # simulated ones a budget
+WORLDS = 40  # simulated ones a budget
 SIMULATED = (100, 300, 1_000)
 REAL = (500, 2_000, 8_000)
 ESTIMATED = 500  # the fewest that `dual-tuned` is trained on
