@@ -23,12 +23,12 @@ from .table import anchors_of
 
 def curves(values: Mapping[str, Sequence[float]], counts: Sequence[int], path: Path) -> None:
     """Accuracy by number of anchors."""
-    figure, axes = plt.subplots(figsize=(6, 3.6), dpi=100)
+    figure, axes = plt.subplots(figsize=(7.6, 3.6), dpi=100)
     for name, line in values.items():
         style = "k:" if name == "no-stitch" else "-o"
         axes.plot(counts, line, style, label=name, markersize=3, linewidth=2 if name.startswith("ours") else 1)
     axes.set(xscale="log", xlabel="anchors", ylabel="accuracy, Fashion-MNIST")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path)

@@ -23,7 +23,8 @@ COUNTS = (10, 30, 100, 300, 1000, 3000)
 SWEEP_DRAWS = 1
 PUBLISHED = (
     "Published (Maiorca et al. 2023, Fashion-MNIST, other encoders and SVM heads): no-stitch .88, absolute .15, "
-    "relative .63, affine .86, linear .83, l-ortho .82, ortho .85."
+    "relative .63, affine .86, linear .83, l-ortho .82, ortho .85. Their encoders are pretrained networks; "
+    "with one such network at an end the order here is theirs: relative, l-ortho, linear and ortho, affine, no-stitch."
 )
 
 
