@@ -18,7 +18,9 @@ ORDER = (
 )
 ENOUGH = 0.95  # of what the best strategy reaches; a cheaper one that keeps it is preferred
 NEARLY_ALL = 0.9  # of the gallery: a cascade that recalls as much costs what re-embedding it costs
-FEWEST = 20  # answered queries, or groups: resampling fewer gives bounds that are much too narrow
+# Answered queries, or groups, that bounds need. Simulated nDCG that is 0 for 70 to 90 % of the queries: 90 % percentile
+# intervals hold 42 to 76 % with 5, 63 to 83 % with 10, 85 to 88 % with 20.
+FEWEST = 20
 
 
 @dataclass(frozen=True)
