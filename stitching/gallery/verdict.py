@@ -63,14 +63,19 @@ class Found:
         """How many rows of the gallery these queries recalled for it; 0 where it is no cascade."""
         return int((self.table[name]["cost"] or {}).get("distinct_rows_recalled") or 0)
 
+    def nearly_all(self, name: str) -> bool:
+        """Whether that was so much of the gallery that it saves nothing."""
+        return self.recalled(name) >= NEARLY_ALL * self.gallery_rows
+
     def offered(self, names: Collection[str]) -> list[str]:
         """Those names, cheapest first, without cascades that recalled nearly all rows; with these if there is no other.
 
         Where re-embedding was not measured such a cascade stands for it.
         """
         ordered = [name for name in ORDER if name in names]
-        most = NEARLY_ALL * self.gallery_rows if "re-embed" in self.table else math.inf
-        return [name for name in ordered if self.recalled(name) < most] or ordered
+        if "re-embed" not in self.table:
+            return ordered
+        return [name for name in ordered if not self.nearly_all(name)] or ordered
 
     def best(self, names: Collection[str]) -> tuple[str, str]:
         """The cheapest of those names that keeps 95 % of the best, and the best."""
@@ -206,13 +211,17 @@ def share_of(found: Found, chosen: str, best: str) -> str:
 
 
 def recalls(found: Found, chosen: str, names: Collection[str]) -> str:
-    """How much of the gallery a cascade recalled: that which was chosen, or one that was passed over for it."""
-    told = f"these {found.queries:,} queries recalled {{:,}} of {found.gallery_rows:,} rows."
-    if found.recalled(chosen):
-        return f" {told[0].upper()}{told[1:]}".format(found.recalled(chosen))
-    passed = [n for n in ORDER if n in names and n not in found.offered(names)]
-    passed = [n for n in passed if found.value(n) >= ENOUGH * found.value(chosen)]
-    return f" {passed[0]} would embed nearly as much: {told}".format(found.recalled(passed[0])) if passed else ""
+    """How much of the gallery a cascade recalled: that which was chosen, or one that was passed over."""
+    passed = [name for name in ORDER if name in names and name not in found.offered(names)]
+    passed = [name for name in passed if found.value(name) >= ENOUGH * found.value(chosen)]
+    cascade = chosen if found.recalled(chosen) else passed[0] if passed else None
+    if cascade is None:
+        return ""
+    rows = found.recalled(cascade)
+    told = f"hese {found.queries:,} queries recalled {rows:,} of {found.gallery_rows:,} rows"
+    if cascade != chosen:
+        return f" {cascade} was passed over, it costs what re-embedding everything costs: t{told}."
+    return f" T{told}{', which costs what re-embedding everything costs' * found.nearly_all(cascade)}."
 
 
 def left(found: Found) -> str:

@@ -47,9 +47,13 @@ def test_a_cascade_that_recalls_nearly_all_is_not_preferred_to_re_embedding() ->
     rows = [row("stay", 0.5, None), row("cascade@50", 0.7, 0.0, 14_810), row("re-embed", 0.72, 0.0)]
     found = judged(rows)
     assert found.strategy == "re-embed"
-    assert "cascade@50 would embed nearly as much: these 700 queries recalled 14,810 of 15,000 rows." in found.sentence
+    assert "cascade@50 was passed over, it costs what re-embedding everything costs" in found.sentence
+    assert "these 700 queries recalled 14,810 of 15,000 rows." in found.sentence
     assert judged(rows[:2]).strategy == "cascade@50"  # re-embedding was not measured
-    assert "14,810 of 15,000" in judged(rows[:2]).sentence
+    assert "14,810 of 15,000 rows, which costs what re-embedding everything costs." in judged(rows[:2]).sentence
+    unsure = [rows[0], row("dual", 0.52, 0.0), rows[1], row("re-embed", 0.6, 0.4)]
+    assert judged(unsure).strategy == "dual"
+    assert "cascade@50 was passed over" in judged(unsure).sentence
     gone = [{**each, "difference": None, "doubt": None} for each in rows[1:]]
     assert judged(gone).strategy == "re-embed"
 
