@@ -192,7 +192,7 @@ def show(result: dict[str, Any]) -> None:
     known = result["queries_with_answers"]
     some = "" if known in (None, result["queries"]) else f" ({known} with right answers)"
     say(f"{result['queries']} queries{some} on {result['gallery_rows']} gallery rows, {result['pairs']} pairs fitted.")
-    over = "queries" if result["groups"] is None else f"{result['groups']} groups of queries"
+    over = "queries" if result["groups"] is None else f"groups of queries ({result['groups']})"
     say(f"Evidence: {result['evidence']}; {level} intervals over {over}.")
     rows = []
     for s in result["strategies"]:

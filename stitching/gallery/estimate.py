@@ -12,7 +12,7 @@ from ...aligners.aligner import Aligner
 from ...aligners.recognise import require_side
 from ..evaluate import Track, untracked
 from .examples import examples
-from .gates import Gate, doubted, judge_gates, require_overlap, require_strategy
+from .gates import Gate, doubted, judge_gates, require_overlap, require_strategy, too_few
 from .inputs import Inputs
 from .maps import Maps, fit_maps
 from .measure import BASES, Measured, Progress, measure
@@ -115,6 +115,9 @@ def estimate(
         scope=inputs.scope,
     )
     doubt = doubted(said.name, gated, scope=inputs.scope, units=groups or known, grouped=groups is not None)
+    few = too_few(groups or known, grouped=groups is not None)
+    if few is not None:
+        notes.append(f"{few[0].upper()}{few[1:]}.")
     if inputs.query is None and inputs.scope == "gallery":
         notes.append(CIRCULAR)
     shown = compared(measured, said)

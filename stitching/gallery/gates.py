@@ -13,7 +13,7 @@ from .table import METRICS, NULLS, QUANTITIES
 from .variants import FORMS
 from .verdict import FEWEST, ORDER
 
-__all__ = ["Gate", "doubted", "judge_gate", "judge_gates", "require_overlap", "require_strategy"]
+__all__ = ["Gate", "doubted", "judge_gate", "judge_gates", "require_overlap", "require_strategy", "too_few"]
 
 STRATEGIES = (*ORDER, *NULLS, *(f"{base} {form}" for base in ("stay", "map", "re-embed") for form in FORMS))
 FORM = re.compile(r"\s*([a-z_]+(?:@\d+)?)\s*(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*", re.IGNORECASE)
@@ -92,9 +92,17 @@ def doubted(said: str, gated: str | None, *, scope: str, units: int, grouped: bo
     """Why no gate can pass or fail, if so. ``units``: answered queries, or groups of them where ``grouped``."""
     if scope != "gallery":
         return "judged on held-out pairs, not on your gallery"
-    if units < FEWEST:
-        what = "groups of queries" if grouped else "queries"
-        return f"bounds from fewer than {FEWEST} {what} with answers cannot be trusted, there are {units}"
+    few = too_few(units, grouped=grouped)
+    if few is not None:
+        return few
     if said == "undecided" and gated is None:
         return "the verdict is undecided; --strategy names what to judge"
     return None
+
+
+def too_few(units: int, *, grouped: bool) -> str | None:
+    """Why no interval can be trusted, if so."""
+    if units >= FEWEST:
+        return None
+    what = "groups of queries" if grouped else "queries"
+    return f"bounds from fewer than {FEWEST} {what} with answers cannot be trusted, there are {units}"

@@ -145,7 +145,7 @@ def strategies(result: Mapping[str, Any]) -> str:
     reasons = [f"<li>{escape(s['name'])}: {escape(s['reason'])}</li>" for s in result["strategies"] if s["reason"]]
     missing = f'<ul class="small">{"".join(reasons)}</ul>' if reasons else ""
     percent = f"{result['level']:.0%}"
-    over = "queries" if result["groups"] is None else f"{result['groups']:,} groups of queries"
+    over = "queries" if result["groups"] is None else f"groups of queries ({result['groups']:,})"
     told = f'<p class="small">In brackets: {percent} intervals over {over}. Evidence: {escape(result["evidence"])}.</p>'
     told += "".join(f'<p class="small">{escape(line)}</p>' for line in served(result))
     meant = "".join(f"<dt>{escape(s['name'])}</dt><dd>{escape(s['what'])}</dd>" for s in told_apart(result))

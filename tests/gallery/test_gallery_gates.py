@@ -92,7 +92,8 @@ def test_pairs_alone_and_few_groups_leave_gates_open(tmp_path: Path, suture: Sut
     assert "not on your gallery" in alone
     (tmp_path / "groups.txt").write_text("\n".join(str(i // 10) for i in range(120)))
     few = suture(*world.words(), "--groups", tmp_path / "groups.txt", "--gate", "gain>.1", code=5)
-    assert "12 groups of queries" in few
+    assert "over groups of queries (12)" in few
+    assert "Bounds from fewer than 20 groups" in few
     assert "groups of queries with answers cannot be trusted, there are 12" in few
 
 

@@ -132,7 +132,7 @@ def test_the_terminal_counts_answers_and_groups_and_names_what_serves(tmp_path: 
     (tmp_path / "groups.txt").write_text("\n".join(str(i // 2) for i in range(120)))
     said = suture(*world.words(), "--groups", tmp_path / "groups.txt")
     assert "120 queries (80 with right answers) on 600" in said
-    assert "intervals over 40 groups of queries" in said
+    assert "intervals over groups of queries (40)" in said
     assert "minus stay" in said
     assert "less stay" not in said
     assert "update gain" in said
