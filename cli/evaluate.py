@@ -65,7 +65,7 @@ def show(result: dict[str, Any]) -> None:
     columns = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr", "overlap@10", "cosine", "r2")
     say(f"{result['queries']} queries on {result['gallery_rows']} gallery rows; 95 % intervals over queries.")
     table(
-        ("strategy", *columns, "ndcg@10 less stay"),
+        ("strategy", *columns, "ndcg@10 minus stay"),
         [
             (
                 s["name"],

@@ -77,10 +77,10 @@ def estimate(
     from ...stitching.dumps import pair, read_relevant
     from ...stitching.gallery.columns import numbers_of, read_groups, read_segments, texts_of
     from ...stitching.gallery.estimate import estimate as estimate_gallery
+    from ...stitching.gallery.gates import Gate, require_strategy
     from ...stitching.gallery.inputs import gather_inputs, number_rows
     from ...stitching.gallery.upgrade import save_upgrade
-    from ...stitching.gallery.verdict import Gate
-    from ..output import print_json, rows_progress, track
+    from ..output import print_json, rows_progress, say_aside, track
     from ..settings import build_aligner
 
     if method == "auto" and set_:
@@ -95,6 +95,8 @@ def estimate(
     if report is not None:
         check_report(report, *dumps, relevant, groups, segments, traffic, sample, save, overwrite=overwrite)
     gates = [Gate.parse(text) for text in gate or ()]
+    if strategy is not None:
+        require_strategy(strategy)
     aligners = None if method == "auto" else [build_aligner(method, set_ or [])]
     gallery = open_one(old_gallery, ids=gallery_ids)
     pooled = None if pool is None else open_one(pool, ids=pool_ids)
@@ -130,13 +132,18 @@ def estimate(
         track=track,
         progress=rows_progress,
     )
-    if save is not None:
+    refused = None if save is None else why_not_saved(found.result, save)
+    if save is not None and refused is None:
         save_upgrade(found, save, canaries=canaries, overwrite=overwrite)
     if report is not None:
         write_report(found.result, report, overwrite=overwrite)
-    paths = {"saved": save, "report": report}
+    paths = {"saved": None if refused else save, "report": report}
     result = {**found.result, **{name: None if path is None else str(path) for name, path in paths.items()}}
+    result["refused"] = refused
     print_json(result) if json else show(result)
+    if refused is not None:
+        say_aside(f"refused: {refused}")
+        raise typer.Exit(3)
     judged = [g["result"] for g in result["gates"]]
     if "fail" in judged or "undecided" in judged:
         raise typer.Exit(4 if "fail" in judged else 5)
@@ -151,6 +158,13 @@ def check_report(path: Path, *others: str | Path | None, overwrite: bool) -> Non
         raise UsageError(f"--report: expected a .html file, got {path}.")
     check_output(path, *others, overwrite=overwrite)
     need("plotly", "report")
+
+
+def why_not_saved(result: dict[str, Any], path: Path) -> str | None:
+    """Why nothing may be moved by this map, if so: what was measured is shown all the same."""
+    if result["map"]["audit"]["verdict"] != "unrelated":
+        return None
+    return f"{path} was not written: the pairs look unrelated, so its map would be one of chance. Pair the rows anew."
 
 
 def write_report(result: dict[str, Any], path: Path, *, overwrite: bool) -> None:
@@ -168,14 +182,18 @@ def write_report(result: dict[str, Any], path: Path, *, overwrite: bool) -> None
 
 def show(result: dict[str, Any]) -> None:
     """The verdict's table, and what it says."""
+    from ...stitching.gallery.costs import in_words, served
     from ..output import interval, say, table
 
     metric = result["metric"]
     overlap = [m for s in result["strategies"] for m in s["metrics"] or () if m.startswith("overlap@")][:1]
     columns = dict.fromkeys([metric, *overlap])
     level = f"{result['level']:.0%}".replace("%", " %")
-    say(f"{result['queries']} queries on {result['gallery_rows']} gallery rows, {result['pairs']} pairs fitted.")
-    say(f"Evidence: {result['evidence']}; {level} intervals over queries.")
+    known = result["queries_with_answers"]
+    some = "" if known in (None, result["queries"]) else f" ({known} with right answers)"
+    say(f"{result['queries']} queries{some} on {result['gallery_rows']} gallery rows, {result['pairs']} pairs fitted.")
+    over = "queries" if result["groups"] is None else f"groups of queries ({result['groups']})"
+    say(f"Evidence: {result['evidence']}; {level} intervals over {over}.")
     rows = []
     for s in result["strategies"]:
         if s["metrics"] is None or s["kind"] == "variant":
@@ -188,10 +206,12 @@ def show(result: dict[str, Any]) -> None:
                 interval((s["difference"] or {}).get(metric)),
                 interval(q["retention"]),
                 interval(q["update_gain"]),
-                effort(s["cost"]),
+                in_words(s["cost"]) if s["cost"] else "a null" if s["kind"] == "null" else "-",
             )
         )
-    table(("strategy", *columns, f"{metric} less stay", "retention", "gap closed", "cost"), rows)
+    table(("strategy", *columns, f"{metric} minus stay", "retention", "update gain", "cost"), rows)
+    for line in served(result):
+        say(line)
     show_variants(result["strategies"], metric)
     for reason in dict.fromkeys(s["reason"] for s in result["strategies"] if s["reason"]):
         names = ", ".join(s["name"] for s in result["strategies"] if s["reason"] == reason)
@@ -202,13 +222,14 @@ def show(result: dict[str, Any]) -> None:
             f"{s['column']} {s['slice']}" if s["column"] != "automatic" else f"{s['slice']} of the queries by k-means"
         )
         told = (
-            f"{interval(s['difference'])} less stay, {s['queries']} queries, {s['shrunken']:+.3f} shrunken to the mean"
+            f"{interval(s['difference'])} minus stay, {s['queries']} queries, {s['shrunken']:+.3f} shrunken to the mean"
         )
         say(f"Worst slice of {s['strategy']}, {where}: {told}.")
     for note in result["notes"]:
         say(note)
     for g in result["gates"]:
-        say(f"gate {g['gate']} on {g['strategy']}: {g['result']}, {interval(g['value'])}")
+        reason = "" if g["reason"] is None else f" ({g['reason']})"
+        say(f"gate {g['gate']} on {g['strategy'] or 'no strategy'}: {g['result']}, {interval(g['value'])}{reason}")
     say(result["conclusion"], style="bold")
     for path in (result["saved"], result["report"]):
         if path is not None:
@@ -228,19 +249,3 @@ def show_variants(strategies: list[dict[str, Any]], metric: str) -> None:
             (f"{metric} of smaller rows", "as they are", *forms),
             [(base, value[base], *(value[f"{base} {form}"] for form in forms)) for base in bases],
         )
-
-
-def effort(cost: dict[str, Any] | None) -> str:
-    """A cost in a few words."""
-    if cost is None:
-        return "a null"
-    parts = []
-    if cost["gallery_embeddings"]:
-        parts.append(f"embed {cost['gallery_embeddings']}")
-    if cost["embeddings_per_query"]:
-        parts.append(f"embed {cost['embeddings_per_query']} a query")
-    if cost["rows_written"]:
-        parts.append(f"write {cost['rows_written']}")
-    if len(cost["query_encoders"]) > 1:
-        parts.append("two encoders")
-    return ", ".join(parts) or "none"

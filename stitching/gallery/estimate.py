@@ -12,6 +12,7 @@ from ...aligners.aligner import Aligner
 from ...aligners.recognise import require_side
 from ..evaluate import Track, untracked
 from .examples import examples
+from .gates import Gate, doubted, judge_gates, require_overlap, require_strategy, too_few
 from .inputs import Inputs
 from .maps import Maps, fit_maps
 from .measure import BASES, Measured, Progress, measure
@@ -19,7 +20,7 @@ from .slices import clusters, slices
 from .systems import Systems
 from .table import LEVEL, Table
 from .thresholds import translated
-from .verdict import Gate, Verdict, judge_gate, verdict
+from .verdict import Verdict, verdict
 
 __all__ = ["DEFINITIONS", "Estimate", "estimate"]
 
@@ -42,6 +43,11 @@ DEFINITIONS = {
 }
 
 
+CIRCULAR = (
+    "Without labels a way is judged by how near it comes to the new model: overlap with the new model's own neighbours "
+    "cannot tell whether the new model is better. The verdict presupposes that you have decided to move; right answers "
+    "(--relevant) tell whether to."
+)
 SEEN = 1000  # pool rows that are looked at
 FEW = 200_000  # gallery rows of which smaller forms are measured unasked
 
@@ -80,6 +86,9 @@ def estimate(
     too, which more than doubles the products; None: of galleries of up to 200,000 rows. ``itemsize``: bytes a number of
     the index. ``price``: of a thousand embeddings. ``familiar``: refuse rows that do not behave as those of the pairs.
     """
+    require_overlap(gates, None if inputs.pool is None else inputs.pool.neighbours)
+    if gated is not None:
+        require_strategy(gated)
     maps = fit_maps(inputs.pairs, aligners, seed=seed, track=track)
     require_sides(inputs, maps, familiar=familiar)
     systems = Systems(inputs, maps)
@@ -92,12 +101,31 @@ def estimate(
     table = Table(measured, itemsize, seed, price)
     rows = table.rows()
     metric, count = measured.metric, len(inputs.queries.new)
-    said = verdict(rows, metric, count, pairing=maps.pairing["verdict"], scope=inputs.scope)
+    answered = ~measured.judged(measured.base).isnan()
+    known = int(answered.sum())
+    groups = groups_of(inputs, answered)
+    said = verdict(
+        rows,
+        metric,
+        queries=count,
+        answered=known,
+        gallery_rows=inputs.gallery.count,
+        base=measured.base,
+        pairing=maps.pairing["verdict"],
+        scope=inputs.scope,
+    )
+    doubt = doubted(said.name, gated, scope=inputs.scope, units=groups or known, grouped=groups is not None)
+    few = too_few(groups or known, grouped=groups is not None)
+    if few is not None:
+        notes.append(f"{few[0].upper()}{few[1:]}.")
+    if inputs.query is None and inputs.scope == "gallery":
+        notes.append(CIRCULAR)
     shown = compared(measured, said)
     facts = maps.alignment.provenance
     result: dict[str, Any] = {
         "queries": count,
         "queries_with_answers": None if inputs.query is None else len(torch.unique(inputs.query)),
+        "groups": groups,
         "gallery_rows": inputs.gallery.count,
         "gallery": inputs.gallery.name,
         "pool_rows": None if inputs.pool is None else inputs.pool.size,
@@ -111,10 +139,11 @@ def estimate(
         "strategy": said.strategy,
         "more_queries": said.more_queries,
         "conclusion": said.sentence,
-        "gates": [judge_gate(g, named(rows, gated or said.strategy or "stay")) for g in gates],
+        "gates": judge_gates(gates, rows, gated or said.strategy, doubt=doubt),
         "recall_by": measured.base,
+        "backfill_by": dict(zip(("order", "base"), measured.order, strict=True)) if measured.order[0] else None,
         "mixing": {n: {"a": m.served, "how": m.how} for n, m in measured.mixing.items()},
-        "compatible": compatible(rows, metric),
+        "compatible": compatible(rows, metric, inputs.scope),
         "size_curve": table.size_curve(),
         "backfill_curves": table.backfill_curves(),
         "examples": examples(measured, shown, query_texts, gallery_texts),
@@ -153,22 +182,23 @@ def doubts(maps: Maps) -> list[str]:
     ]
 
 
-def named(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """The row of that strategy."""
-    from ...aligners.errors import UsageError
-
-    for row in rows:
-        if row["name"] == name:
-            return row
-    raise UsageError(f"there is no strategy '{name}'; there are {', '.join(r['name'] for r in rows)}.")
+def groups_of(inputs: Inputs, answered: Tensor) -> int | None:
+    """Of how many groups the ``answered`` ``(m,)`` queries are; None where each stands for itself."""
+    groups = inputs.queries.groups
+    if groups is None or len(torch.unique(groups)) == len(groups):
+        return None
+    return len(torch.unique(groups[answered]))
 
 
-def compatible(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """The criterion of backward compatibility for the two ways of using new queries alone: True, False or None."""
+def compatible(rows: Sequence[Mapping[str, Any]], metric: str, scope: str) -> dict[str, Any]:
+    """The criterion of backward compatibility for the two ways of using new queries alone: True, False or None.
+
+    Held-out pairs cannot tell: None.
+    """
     out: dict[str, Any] = {}
     for row in rows:
         if row["name"] in ("bridge", "map"):
-            d = (row["difference"] or {}).get(metric)
+            d = None if scope != "gallery" else (row["difference"] or {}).get(metric)
             out[row["name"]] = None if d is None or d["low"] <= 0 < d["high"] else d["low"] > 0
     return out
 

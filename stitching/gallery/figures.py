@@ -147,5 +147,5 @@ def worst(go: Any, result: Mapping[str, Any]) -> tuple[str, Any]:
     )
     figure.add_traces([raw, shrunken])
     figure.add_vline(x=0, line={"color": "#7a7f87", "dash": "dot", "width": 1.5})
-    told = f"{shown[0]['strategy']} less staying by slices of at least 10 queries, worst first."
+    told = f"{shown[0]['strategy']} minus stay by slices of at least 10 queries, worst first."
     return told, figure

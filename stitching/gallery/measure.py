@@ -12,7 +12,7 @@ from torch import Tensor
 from ...aligners.measures.retrieval import Ranking, rank_metrics
 from ...aligners.pairs import mix
 from .backfill import LEVELS, Filled, filled, orders, segments_of
-from .cascade import Cascaded, cascades
+from .cascade import DEPTHS, Cascaded, cascades
 from .choice import Mixing, crossed, folds_of, highest, mixing
 from .inputs import DEPTH, Inputs
 from .scan import Advance, Channel, Segments, System, scan, total
@@ -24,7 +24,7 @@ from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
 
-BASES = ("stay", "bridge", "map", "dual", "dual-tuned", "dual-concat")  # what can recall for a cascade
+BASES = ("stay", "bridge", "dual", "dual-tuned", "map", "dual-concat")  # what can recall for a cascade, cheapest first
 SIZES = 5
 SMALLEST_SIZE = 250  # gallery rows at the small end of the size curve
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
@@ -129,7 +129,7 @@ def measure(
         out.metrics[name] = out.of(found.top, found.rank, truth)
         out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
     bases = [name for name in BASES if name in out.metrics]
-    out.base = max(bases, key=lambda name: float(out.judged(name).nanmean())) if like is None else like.base
+    out.base = bases[first_close(torch.stack([out.judged(name) for name in bases]))] if like is None else like.base
     size_curve(out, dict(zip(curved, ranked[len(made) :], strict=True)), size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
@@ -141,7 +141,27 @@ def measure(
         out.missing |= dict.fromkeys(("cascade", "backfill"), reason)
         if truth is not None:
             pooled_cascades(out, wholes[out.base].top, truth)
+            for depth in DEPTHS:
+                if depth < truth.k:
+                    out.missing[f"cascade@{depth}"] = f"overlap@{truth.k}, all that this pool can tell, needs more rows"
+    if "cascade" not in out.missing or truth is not None:
+        for depth in DEPTHS:
+            if depth > count:
+                out.missing[f"cascade@{depth}"] = f"needs a gallery of at least {depth} rows, this has {count}"
     return out
+
+
+def first_close(gains: Tensor) -> int:
+    """The first whose mean of ``gains`` ``(c, m)`` is within one standard error of the best.
+
+    The error is that of the paired difference (the one-standard-error rule; Breiman et al. 1984): with the cheapest
+    first, a tie buys no new index.
+    """
+    behind = gains[highest(gains)] - gains
+    known = (~behind.isnan()).sum(1).clamp(min=2)
+    mean = behind.nanmean(1).nan_to_num(0.0)
+    error = ((behind - mean[:, None]).square().nansum(1) / (known - 1) / known).sqrt()
+    return int((mean <= error).nonzero()[0, 0])
 
 
 def add(out: Measured, name: str, found: Cascaded, truth: Truth | None) -> None:
@@ -152,7 +172,7 @@ def add(out: Measured, name: str, found: Cascaded, truth: Truth | None) -> None:
 
 def pooled_cascades(out: Measured, recalled: Tensor, truth: Truth) -> None:
     """Cascades from a thin pool: a true neighbour that is recalled is found, its new vector ranks it first."""
-    for depth in (10, 50, 200):
+    for depth in DEPTHS:
         if truth.k <= depth <= recalled.shape[1]:
             wide = Truth(truth.rows, truth.share, depth)
             out.metrics[f"cascade@{depth}"] = {f"overlap@{truth.k}": wide.overlap(recalled)}

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from ... import __version__
+from .costs import in_words, served
 from .figures import figures
 
 __all__ = ["report"]
@@ -74,7 +75,9 @@ def headline(result: Mapping[str, Any]) -> str:
         "re-embed": "Re-embed everything",
         "undecided": "Undecided",
     }
-    return f"Gallery estimate: {words[result['verdict']]}"
+    name = result["verdict"]
+    presumed = ", if you move" if result["metric"].startswith("overlap") and name not in ("stay", "undecided") else ""
+    return f"Gallery estimate: {words[name]}{presumed}"
 
 
 def spent(result: Mapping[str, Any]) -> str:
@@ -135,18 +138,20 @@ def strategies(result: Mapping[str, Any]) -> str:
         kind = "chosen" if s["name"] == result["strategy"] else s["kind"]
         values = [interval(s["metrics"].get(n)) for n in names]
         values += [interval((s["difference"] or {}).get(metric)), *(interval(s["quantities"].get(r)) for r in ratios)]
+        values.append(escape(in_words(s["cost"])) if s["cost"] else "–")
         first = f'<td title="{escape(s["what"])}">{escape(s["name"])}</td>'
         rows.append((kind, [first, *cells(*values)]))
-    head = ("strategy", *names, f"{metric} less stay", *(r.replace("_", " ") for r in ratios))
+    head = ("strategy", *names, f"{metric} minus stay", *(r.replace("_", " ") for r in ratios), "cost")
     reasons = [f"<li>{escape(s['name'])}: {escape(s['reason'])}</li>" for s in result["strategies"] if s["reason"]]
     missing = f'<ul class="small">{"".join(reasons)}</ul>' if reasons else ""
     percent = f"{result['level']:.0%}"
-    told = (
-        f'<p class="small">In brackets: {percent} intervals over queries. Evidence: {escape(result["evidence"])}.</p>'
-    )
+    over = "queries" if result["groups"] is None else f"groups of queries ({result['groups']:,})"
+    told = f'<p class="small">In brackets: {percent} intervals over {over}. Evidence: {escape(result["evidence"])}.</p>'
+    told += "".join(f'<p class="small">{escape(line)}</p>' for line in served(result))
     meant = "".join(f"<dt>{escape(s['name'])}</dt><dd>{escape(s['what'])}</dd>" for s in told_apart(result))
     words = f"<details open><summary>What each strategy is</summary><dl class='small'>{meant}</dl></details>"
-    return grid(head, rows, "stacked") + told + words + compatible(result["compatible"]) + missing + smaller(result)
+    beats = compatible(result["compatible"]) if result["scope"] == "gallery" else ""
+    return grid(head, rows, "stacked") + told + words + beats + missing + smaller(result)
 
 
 def told_apart(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -196,9 +201,15 @@ def gates(judged: Sequence[Mapping[str, Any]]) -> str:
     if not judged:
         return ""
     rows = [
-        ("", cells(escape(g["gate"]), escape(g["strategy"]), interval(g["value"]), escape(g["result"]))) for g in judged
+        ("", cells(*(escape(g[k] or "–") for k in ("gate", "strategy")), interval(g["value"]), *outcome(g)))
+        for g in judged
     ]
-    return "<h2>Gates</h2>" + grid(("gate", "strategy", "value", "result"), rows)
+    return "<h2>Gates</h2>" + grid(("gate", "strategy", "value", "result", "reason"), rows)
+
+
+def outcome(gate: Mapping[str, Any]) -> tuple[str, str]:
+    """How it came out, and why it is open."""
+    return escape(gate["result"]), escape(gate["reason"] or "")
 
 
 def thresholds(result: Mapping[str, Any]) -> str:
@@ -255,9 +266,14 @@ def made(result: Mapping[str, Any], command: str) -> str:
     }
     rows = "".join(f"<dt>{escape(k)}</dt><dd><code>{escape(str(v))}</code></dd>" for k, v in facts.items())
     words = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in result["definitions"].items())
+    hold = (
+        "The numbers hold for queries like these on this gallery; more rows make each lower, see the curve."
+        if result["scope"] == "gallery"
+        else "The numbers are those of the held-out pairs alone; they do not hold for your gallery."
+    )
     return (
         "<h2>How this was made</h2><p>Nulls (shuffled pairs, a random rotation) are in the table and must be at "
-        "chance. The numbers hold for queries like these on this gallery; more rows make each lower, see the curve.</p>"
+        f"chance. {hold}</p>"
         f"<dl class='small'>{rows}</dl>"
         f"<details><summary>Definitions</summary><dl class='small'>{words}</dl></details>"
     )

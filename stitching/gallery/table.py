@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ...aligners.measures.bootstrap import Bootstrap, Interval
 from .backfill import LEVELS
+from .costs import cost
 from .measure import Measured, area
 from .variants import FORMS
-from .verdict import ORDER, cost
+from .verdict import ORDER
 
-__all__ = ["LEVEL", "MEANING", "Table"]
+__all__ = ["LEVEL", "MEANING", "METRICS", "NULLS", "QUANTITIES", "Table"]
 
 LEVEL = 0.9
 NULLS = {"shuffled": "map fitted on pairs handed round: chance", "random": "a random rotation: chance"}
@@ -36,6 +37,8 @@ MEANING = {
     **NULLS,
 }
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
+FLIPS = ("negative_flips", "positive_flips")
+QUANTITIES = ("retention", "gain", "update_gain", *FLIPS)
 
 
 class Table:
@@ -90,23 +93,36 @@ class Table:
         shared = [m for m in known if base and m in measured.metrics["stay"]]
         difference = {m: self.boot.difference(f"{name} {m}", f"stay {m}", LEVEL).as_json() for m in shared}
         doubt = self.boot.doubt(f"{name} {self.metric}", f"stay {self.metric}") if self.metric in shared else None
-        gallery = measured.inputs.gallery
-        new_dim = measured.inputs.queries.new.shape[1]
-        effort = cost(name, gallery.count, gallery.dim, new_dim, self.itemsize, measured.distinct.get(name), self.price)
         return out | {
             "metrics": metrics,
             "difference": difference or None,
             "quantities": self.quantities(name),
             "doubt": doubt,
             "reason": None,
-            "cost": effort if name in ORDER else None,
+            "cost": self.cost(name),
         }
+
+    def cost(self, name: str) -> dict[str, Any] | None:
+        """That of a strategy on the gallery; None of others, and where held-out pairs stand for the gallery."""
+        inputs, measured = self.measured.inputs, self.measured
+        if name not in ORDER or inputs.scope != "gallery":
+            return None
+        return cost(
+            name,
+            inputs.gallery.count,
+            inputs.gallery.dim,
+            inputs.queries.new.shape[1],
+            self.itemsize,
+            base=measured.order[1] if name.startswith("backfill@") else measured.base,
+            distinct=measured.distinct.get(name),
+            price=self.price,
+        )
 
     def quantities(self, name: str) -> dict[str, Any]:
         """Retention, gain, update gain (share of the gap closed) and flips, each an interval or None."""
         own, stay, best = (f"{n} {self.metric}" for n in (name, "stay", "re-embed"))
         has = self.columns.keys()
-        out: dict[str, Any] = dict.fromkeys(("retention", "gain", "update_gain", "negative_flips", "positive_flips"))
+        out: dict[str, Any] = dict.fromkeys(QUANTITIES)
         if own not in has:
             return out
         if best in has:
@@ -116,8 +132,10 @@ class Table:
         if name not in NULLS and best in has and stay in has and self.boot.difference(best, stay, LEVEL).low > 0:
             gap = self.boot.statistic(lambda s, o, b: (s - o) / (b - o), own, stay, best, level=LEVEL)
             out["update_gain"] = finite(gap)
-        for flip in ("negative_flips", "positive_flips"):
-            if f"{name} {flip}" in has:
+        for flip in FLIPS:
+            if name == "stay":
+                out[flip] = {"estimate": 0.0, "low": 0.0, "high": 0.0}  # against itself
+            elif f"{name} {flip}" in has:
                 out[flip] = self.mean(f"{name} {flip}")
         return out
 
@@ -130,7 +148,7 @@ class Table:
         return out
 
     def backfill_curves(self) -> list[dict[str, Any]]:
-        """One an order and base, the largest area first; ``monotone``: whether no step of it goes down."""
+        """One an order and base, the largest area first; ``violations``: how many of its steps go down."""
         out = []
         for order, base in self.measured.curve:
             points = [{"share": p, **self.mean(f"fill {order} {base} {p}")} for p in LEVELS]

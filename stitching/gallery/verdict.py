@@ -1,17 +1,15 @@
-"""What to do, what it costs, and whether it passes the gates that were set beforehand."""
+"""What to do."""
 
 from __future__ import annotations
 
 import math
-import operator
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ...aligners.errors import UsageError
+from .costs import family
 
-__all__ = ["ORDER", "Gate", "Verdict", "cost", "family", "judge_gate", "verdict"]
+__all__ = ["FEWEST", "ORDER", "Verdict", "verdict"]
 
 # Cheapest first: what has to be embedded, then what has to be written, then what a query costs.
 ORDER = (
@@ -19,13 +17,17 @@ ORDER = (
     *("expanded", "backfill@10", "backfill@25", "backfill@50", "re-embed"),
 )
 ENOUGH = 0.95  # of what the best strategy reaches; a cheaper one that keeps it is preferred
+NEARLY_ALL = 0.9  # of the gallery: a cascade that recalls as much costs what re-embedding it costs
+# Answered queries, or groups, that bounds need. Simulated nDCG that is 0 for 70 to 90 % of the queries: 90 % percentile
+# intervals hold 42 to 76 % with 5, 63 to 83 % with 10, 85 to 88 % with 20.
+FEWEST = 20
 
 
 @dataclass(frozen=True)
 class Verdict:
     """``name``: one of the strategies without its number, or "undecided"; ``strategy``: which row of the table.
 
-    ``more_queries``: about how many more would decide it.
+    ``more_queries``: about how many more would decide it, or prove what only looks better than the strategy.
     """
 
     name: str
@@ -34,19 +36,78 @@ class Verdict:
     more_queries: int | None = None
 
 
-def family(strategy: str) -> str:
-    """ "cascade" of "cascade@50", "dual" of "dual-concat"."""
-    return "dual" if strategy.startswith("dual") else strategy.partition("@")[0]
+@dataclass(frozen=True)
+class Found:
+    """The rows of the ``table`` that have the ``metric``, by name, of ``queries`` of which ``answered`` have answers.
+
+    ``base`` recalls for the cascades.
+    """
+
+    table: Mapping[str, Mapping[str, Any]]
+    metric: str
+    queries: int
+    answered: int
+    gallery_rows: int
+    base: str
+
+    def value(self, name: str) -> float:
+        """The metric of a strategy."""
+        return float(self.table[name]["metrics"][self.metric]["estimate"])
+
+    def gap(self, name: str) -> Mapping[str, float]:
+        """The interval of its difference to staying."""
+        gap: Mapping[str, float] = self.table[name]["difference"][self.metric]
+        return gap
+
+    def recalled(self, name: str) -> int:
+        """How many rows of the gallery these queries recalled for it; 0 where it is no cascade."""
+        return int((self.table[name]["cost"] or {}).get("distinct_rows_recalled") or 0)
+
+    def nearly_all(self, name: str) -> bool:
+        """Whether that was so much of the gallery that it saves nothing."""
+        return self.recalled(name) >= NEARLY_ALL * self.gallery_rows
+
+    def offered(self, names: Collection[str]) -> list[str]:
+        """Those names, cheapest first, without cascades that recalled nearly all rows; with these if there is no other.
+
+        Where re-embedding was not measured such a cascade stands for it.
+        """
+        ordered = [name for name in ORDER if name in names]
+        if "re-embed" not in self.table:
+            return ordered
+        return [name for name in ordered if not self.nearly_all(name)] or ordered
+
+    def best(self, names: Collection[str]) -> tuple[str, str]:
+        """The cheapest of those names that keeps 95 % of the best, and the best."""
+        best = max(self.offered(names), key=self.value)
+        return next(n for n in self.offered(names) if self.value(n) >= ENOUGH * self.value(best)), best
+
+    def more_queries(self, name: str) -> int:
+        """About how many more would prove that a strategy ahead of staying is better."""
+        gap = self.gap(name)
+        half = (gap["high"] - gap["low"]) / 2
+        # 1.8: the correction for many strategies
+        needed = math.ceil(self.answered * (1.8 * half / gap["estimate"]) ** 2)
+        return max(needed - self.answered, math.ceil(self.answered / 2), FEWEST - self.answered)
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], metric: str, queries: int, *, pairing: str, scope: str) -> Verdict:
+def verdict(
+    rows: Sequence[Mapping[str, Any]],
+    metric: str,
+    *,
+    queries: int,
+    answered: int,
+    gallery_rows: int,
+    base: str,
+    pairing: str,
+    scope: str,
+) -> Verdict:
     """The cheapest strategy that is better than staying and keeps 95 % of the best such one.
 
     Better: the chance that it is not, from the bootstrap, is below 5 % after Holm's correction (Holm 1979) for the
-    number of strategies. ``rows`` are those of the table; ``pairing`` is the verdict of the audit.
+    number of strategies. ``rows`` are those of the table; ``base`` recalls for cascades; ``pairing`` is the verdict of
+    the audit.
     """
-    judged = (row for row in rows if row["name"] in ORDER and (row["metrics"] or {}).get(metric) is not None)
-    table = {row["name"]: row for row in judged}
     if pairing == "unrelated":
         return Verdict(
             "stay",
@@ -56,23 +117,14 @@ def verdict(rows: Sequence[Mapping[str, Any]], metric: str, queries: int, *, pai
         )
     if scope != "gallery":
         return Verdict("undecided", None, "Undecided: not judged on your gallery, see the note.")
-    value = {name: row["metrics"][metric]["estimate"] for name, row in table.items()}
-    if "stay" not in table:
-        return without_old(table, value, metric)
-    sure = clearly_better(table)
-    if not sure:
-        return not_better(table, value, metric, queries)
-    best = max(sure, key=value.__getitem__)
-    chosen = next(name for name in ORDER if name in sure and value[name] >= ENOUGH * value[best])
-    said = f"{title(chosen)}: {metric} {value[chosen]:.3f} against {value['stay']:.3f} of staying"
-    if chosen != best:
-        said += f", {value[chosen] / value[best]:.0%} of {best} ({value[best]:.3f})"
-    return Verdict(family(chosen), chosen, said + "." + left(table, value, chosen))
-
-
-def left(table: Mapping[str, Any], value: Mapping[str, float], chosen: str) -> str:
-    """What was left out of the comparison, if the oracle was."""
-    return "" if "re-embed" in table or chosen == "re-embed" else " Re-embedding was not measured: no full pool."
+    judged = (row for row in rows if row["name"] in ORDER and (row["metrics"] or {}).get(metric) is not None)
+    found = Found({row["name"]: row for row in judged}, metric, queries, answered, gallery_rows, base)
+    sure = clearly_better(found.table)
+    said = without_old(found) if "stay" not in found.table else better(found, sure) if sure else not_better(found)
+    if metric.startswith("overlap") and said.name not in ("stay", "undecided"):
+        # Nearness to the new model cannot tell whether that is the better one.
+        return replace(said, sentence=f"If you have decided to move, {said.sentence[0].lower()}{said.sentence[1:]}")
+    return said
 
 
 def clearly_better(table: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -86,48 +138,107 @@ def clearly_better(table: Mapping[str, Mapping[str, Any]]) -> set[str]:
     return sure
 
 
-def not_better(table: Mapping[str, Any], value: Mapping[str, float], metric: str, queries: int) -> Verdict:
+def better(found: Found, sure: set[str]) -> Verdict:
+    """Some are better than staying for sure."""
+    chosen, best = found.best(sure)
+    said = f"{title(found, chosen)} against {found.value('stay'):.3f} of staying" + share_of(found, chosen, best) + "."
+    others = [n for n in found.offered(found.table) if n not in sure and ENOUGH * found.value(n) > found.value(chosen)]
+    more = None
+    if others:
+        leader = max(others, key=found.value)
+        more = found.more_queries(leader)
+        said += (
+            f" {listed(others)} {'look' if len(others) > 1 else 'looks'} better still, {leader} with "
+            f"{found.value(leader):.3f}, but not for sure better than staying; about {more} more queries would tell."
+        )
+    return Verdict(family(chosen), chosen, said + recalls(found, chosen, sure) + left(found), more)
+
+
+def not_better(found: Found) -> Verdict:
     """Nothing beats staying: because it is no better, or because there are too few queries to tell."""
-    others = {name: row["difference"][metric] for name, row in table.items() if name != "stay"}
-    leader = max(others, key=lambda name: float(others[name]["estimate"]))
-    gap = others[leader]
-    old = value["stay"]
-    if all(d["low"] == d["high"] == 0 for name, d in others.items() if name in ("map", "re-embed")) and others:
-        return Verdict("stay", "stay", f"Stay: the new model finds the same as the old one, {metric} {old:.3f}.")
-    if "re-embed" in others and others["re-embed"]["high"] <= 0:
-        new = value["re-embed"]
-        return Verdict(
-            "stay", "stay", f"Stay: the new model is worse here, re-embedded {metric} {new:.3f} against {old:.3f}."
-        )
-    if gap["estimate"] <= 0 or gap["high"] <= 0.005 * max(old, 1e-9):
+    metric, old = found.metric, found.value("stay")
+    others = found.offered([name for name in found.table if name != "stay"])
+    leader = max(others, key=found.value)
+    new = found.value("re-embed" if "re-embed" in others else leader)
+    if old == new == 0:
+        return nothing_found("neither the old model nor the new one finds")
+    moved = [found.gap(name) for name in ("map", "re-embed") if name in others]
+    if old > 0 and all(gap["low"] == gap["high"] == 0 for gap in moved):
+        said = f"Stay: the new model finds the same as the old one, {metric} {old:.3f}."
+    elif "re-embed" in others and found.gap("re-embed")["high"] < 0:
+        said = f"Stay: the new model is worse here, re-embedded {metric} {new:.3f} against {old:.3f}."
+    elif found.gap(leader)["estimate"] <= 0 or found.gap(leader)["high"] <= 0.005 * old:
         said = (
-            f"Stay: nothing beats the old model's {metric} {old:.3f}; the nearest, {leader}, has {value[leader]:.3f}."
+            f"Stay: nothing that was measured beats the old model's {metric} {old:.3f}; the nearest, {leader}, has "
+            f"{found.value(leader):.3f}."
         )
-        return Verdict("stay", "stay", said)
-    half = (gap["high"] - gap["low"]) / 2
-    needed = math.ceil(queries * (1.8 * half / gap["estimate"]) ** 2)  # 1.8: the correction for many strategies
-    more = max(needed - queries, math.ceil(queries / 2))
-    said = (
-        f"Undecided: the best, {leader}, has {metric} {value[leader]:.3f} against {old:.3f} of staying, difference "
-        f"{gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]; about {more} more queries would tell."
-    )
-    return Verdict("undecided", leader, said, more)
+    else:
+        gap, more = found.gap(leader), found.more_queries(leader)
+        said = (
+            f"Undecided: the best, {leader}, has {metric} {found.value(leader):.3f} against {old:.3f} of staying, "
+            f"difference {gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]; about {more} more queries "
+            "would tell."
+        )
+        return Verdict("undecided", leader, said + left(found), more)
+    return Verdict("stay", "stay", said + left(found))
 
 
-def without_old(table: Mapping[str, Any], value: Mapping[str, float], metric: str) -> Verdict:
+def without_old(found: Found) -> Verdict:
     """The old model is gone: staying is no choice."""
-    best = max(value, key=value.__getitem__)
-    chosen = next(name for name in ORDER if name in value and value[name] >= ENOUGH * value[best])
-    said = (
-        f"{title(chosen)}: {metric} {value[chosen]:.3f}"
-        + (f", {value[chosen] / value[best]:.0%} of {best}" if chosen != best else "")
-        + ". Without the queries by the old encoder (--old-queries) it cannot be told whether staying would be better."
-    )
+    chosen, best = found.best(found.table)
+    if found.value(best) == 0:
+        return nothing_found("nothing finds")
+    said = f"{title(found, chosen)}{share_of(found, chosen, best)}.{recalls(found, chosen, found.table)}{left(found)}"
+    said += " Without the queries by the old encoder (--old-queries) it cannot be told whether staying would be better."
     return Verdict(family(chosen), chosen, said)
 
 
-def title(strategy: str) -> str:
-    """The strategy as the first words of a sentence."""
+def nothing_found(what: str) -> Verdict:
+    """No answer to any query is among the first ten."""
+    return Verdict(
+        "undecided",
+        None,
+        f"Undecided: {what} a right answer to any of these queries among its first ten, so they cannot tell. Are the "
+        "answers (--relevant) those of these queries, and of this gallery?",
+    )
+
+
+def share_of(found: Found, chosen: str, best: str) -> str:
+    """What the chosen one keeps of the best, if that is another."""
+    if chosen == best:
+        return ""
+    return f", {found.value(chosen) / found.value(best):.0%} of {best} ({found.value(best):.3f})"
+
+
+def recalls(found: Found, chosen: str, names: Collection[str]) -> str:
+    """How much of the gallery a cascade recalled: that which was chosen, or one that was passed over."""
+    passed = [name for name in ORDER if name in names and name not in found.offered(names)]
+    passed = [name for name in passed if found.value(name) >= ENOUGH * found.value(chosen)]
+    cascade = chosen if found.recalled(chosen) else passed[0] if passed else None
+    if cascade is None:
+        return ""
+    rows = found.recalled(cascade)
+    told = f"hese {found.queries:,} queries recalled {rows:,} of {found.gallery_rows:,} rows"
+    if cascade != chosen:
+        return f" {cascade} was passed over, it costs what re-embedding everything costs: t{told}."
+    return f" T{told}{', which costs what re-embedding everything costs' * found.nearly_all(cascade)}."
+
+
+def left(found: Found) -> str:
+    """What was left out of the comparison."""
+    cascades = any(name.startswith("cascade@") for name in found.table)
+    if "re-embed" in found.table:
+        return ""
+    return f" Re-embedding {'was' if cascades else 'and cascades were'} not measured: no full --pool."
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def title(found: Found, strategy: str) -> str:
+    """The strategy as the first words of a sentence, and its metric."""
     words = {
         "stay": "Stay",
         "bridge": "Bridge: map new queries into the old space",
@@ -137,79 +248,7 @@ def title(strategy: str) -> str:
         "dual-concat": "Ask old and mapped vectors together by both encoders (dual-concat)",
         "expanded": "Expanded form",
         "re-embed": "Re-embed everything",
+        "cascade": f"Cascade: recall {strategy[8:]} rows by {found.base}, re-embed those, rank by the new model",
+        "backfill": f"Re-embed {strategy[9:]} % of the gallery in the best order",
     }
-    if strategy.startswith("cascade@"):
-        return f"Cascade: recall {strategy[8:]} rows from the old gallery, re-embed those, rank by the new model"
-    if strategy.startswith("backfill@"):
-        return f"Re-embed {strategy[9:]} % of the gallery in the best order"
-    return words[strategy]
-
-
-def cost(
-    strategy: str,
-    rows: int,
-    old_dim: int,
-    new_dim: int,
-    itemsize: int,
-    distinct: int | None,
-    price: float | None = None,
-) -> dict[str, Any]:
-    """What a strategy costs: ``gallery_embeddings`` at once and their price at ``price`` a thousand; for a cascade at
-    most ``embeddings_per_query``, each row once, and the ``distinct_rows_recalled`` by the queries that were measured;
-    ``rows_written`` and ``bytes_written`` to the index; the ``query_encoders`` that a query goes through.
-    """
-    embedded = written = width = per_query = 0
-    encoders = {"stay": ["old"], "dual": ["old", "new"]}.get(family(strategy), ["new"])
-    if strategy == "re-embed":
-        embedded, written, width = rows, rows, new_dim
-    elif strategy in ("map", "expanded"):
-        written, width = rows, new_dim if strategy == "map" else max(old_dim, new_dim)
-    elif strategy == "dual-concat":
-        written, width = rows, old_dim + new_dim
-    elif strategy.startswith("backfill@"):
-        embedded = written = distinct or 0
-        width = new_dim
-    elif strategy.startswith("cascade@"):
-        per_query = int(strategy[8:])
-    return {
-        "gallery_embeddings": embedded,
-        "embeddings_per_query": per_query,
-        "distinct_rows_recalled": distinct if per_query else None,
-        "rows_written": written,
-        "bytes_written": written * width * itemsize,
-        "query_encoders": encoders,
-        "price": None if price is None else (embedded or (distinct or 0) * bool(per_query)) * price / 1000,
-    }
-
-
-@dataclass(frozen=True)
-class Gate:
-    """``quantity`` of a strategy against a ``bound``."""
-
-    text: str
-    quantity: str
-    sign: Literal[">", ">=", "<", "<="]
-    bound: float
-
-    @classmethod
-    def parse(cls, text: str) -> Gate:
-        """``retention>=0.95``. Raises `UsageError` for what is no such thing."""
-        found = re.fullmatch(r"\s*([a-z_]+(?:@\d+)?)\s*(>=|<=|>|<)\s*(-?\d*\.?\d+(?:e-?\d+)?)\s*", text)
-        if found is None:
-            raise UsageError(f"--gate: expected something like retention>=0.95, got '{text}'.")
-        quantity, sign, bound = found.groups()
-        return cls(text.strip(), quantity, sign, float(bound))  # type: ignore[arg-type]
-
-
-def judge_gate(gate: Gate, row: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"gate", "strategy", "value", "result"}``: pass or fail only where the whole interval says so."""
-    known = {**(row["metrics"] or {}), **row["quantities"]}
-    if gate.quantity not in known:
-        raise UsageError(f"--gate {gate.text}: there is no '{gate.quantity}'; there are {', '.join(sorted(known))}.")
-    value = known[gate.quantity]
-    out = {"gate": gate.text, "strategy": row["name"], "value": value}
-    if value is None or value["estimate"] is None:
-        return {**out, "result": "undecided", "reason": f"{gate.quantity} could not be measured"}
-    compare = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}[gate.sign]
-    ends = [compare(value["low"], gate.bound), compare(value["high"], gate.bound)]
-    return {**out, "result": "pass" if all(ends) else "undecided" if any(ends) else "fail"}
+    return f"{words.get(strategy) or words[family(strategy)]}: {found.metric} {found.value(strategy):.3f}"

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from gallery_worlds import World, unit
 
-from suture.aligners.errors import UsageError
-from suture.stitching.gallery.verdict import Gate, cost, judge_gate, verdict
+from suture.stitching.gallery.costs import cost
 
 Suture = Callable[..., Any]
 
@@ -20,7 +19,7 @@ def by_name(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory, suture: Suture) -> dict[str, Any]:
-    world = World(tmp_path_factory.mktemp("world"))
+    world = World(tmp_path_factory.mktemp("world"), count=3000, queries=100, old_noise=0.35)
     found = suture(*world.words(), "--json")
     assert isinstance(found, dict)
     return found
@@ -45,10 +44,44 @@ def test_nulls_score_at_chance(result: dict[str, Any]) -> None:
 def test_costs_say_what_is_embedded_and_written(result: dict[str, Any]) -> None:
     table = by_name(result)
     assert table["stay"]["cost"]["rows_written"] == table["dual"]["cost"]["rows_written"] == 0
-    assert table["map"]["cost"]["bytes_written"] == 600 * 32 * 4
-    assert table["re-embed"]["cost"]["gallery_embeddings"] == 600
-    assert table["backfill@25"]["cost"]["gallery_embeddings"] == 150
-    assert cost("dual-concat", 10, 3, 5, 2, None)["bytes_written"] == 160
+    assert table["map"]["cost"]["bytes_written"] == 3000 * 32 * 4
+    assert table["re-embed"]["cost"]["gallery_embeddings"] == 3000
+    assert table["backfill@25"]["cost"]["gallery_embeddings"] == 750
+    assert cost("dual-concat", 10, 3, 5, 2)["bytes_written"] == 160
+
+
+@pytest.mark.parametrize(
+    ("strategy", "base", "rows", "numbers", "encoders"),
+    [
+        ("cascade@10", "bridge", 0, 0, ["new"]),
+        ("cascade@10", "stay", 0, 0, ["old", "new"]),
+        ("cascade@10", "dual", 0, 0, ["old", "new"]),
+        ("cascade@10", "map", 100, 100 * 5, ["new"]),
+        ("cascade@10", "dual-concat", 100, 100 * 8, ["old", "new"]),
+        ("backfill@10", "bridge", 10, 10 * 5, ["new"]),
+        ("backfill@10", "dual", 10, 10 * 5, ["old", "new"]),
+        ("backfill@10", "dual-concat", 100, 10 * 5 + 90 * 8, ["old", "new"]),
+        ("backfill@10", "expanded", 100, 100 * 5, ["new"]),
+    ],
+)
+def test_costs_hold_what_recalls_and_what_serves_the_rest(
+    strategy: str, base: str, rows: int, numbers: int, encoders: list[str]
+) -> None:
+    found = cost(strategy, 100, 3, 5, 2, base=base, distinct=10, price=1000.0)
+    assert (found["rows_written"], found["bytes_written"]) == (rows, 2 * numbers)
+    assert found["query_encoders"] == encoders
+    assert found["price"] == 10 * 1000 / 1000
+
+
+def test_what_recalls_and_what_fills_up_is_told(result: dict[str, Any]) -> None:
+    assert f"rows by {result['recall_by']}, re-embed those" in result["conclusion"]
+    assert "These 100 queries recalled" in result["conclusion"]
+    assert "of 3,000 rows" in result["conclusion"]
+    table = by_name(result)
+    assert table["cascade@50"]["cost"]["query_encoders"] == (
+        ["new"] if result["recall_by"] in ("bridge", "map") else ["old", "new"]
+    )
+    assert set(result["backfill_by"]) == {"order", "base"}
 
 
 def test_flips_add_up_to_the_change_of_hits(result: dict[str, Any]) -> None:
@@ -244,45 +277,6 @@ def test_groups_widen_the_intervals(tmp_path: Path, suture: Suture) -> None:
         for more in ((), ("--groups", tmp_path / "groups.txt"))
     )
     assert grouped["high"] - grouped["low"] > 2 * (plain["high"] - plain["low"])
-
-
-@pytest.mark.parametrize(
-    ("text", "low", "high", "result"),
-    [
-        ("gain>1", 1.01, 1.2, "pass"),
-        ("gain>1", 1.0, 1.2, "undecided"),
-        ("gain>=1", 1.0, 1.2, "pass"),
-        ("gain>1", 0.8, 0.99, "fail"),
-        ("gain<=.5", 0.2, 0.5, "pass"),
-        ("gain<.5", 0.2, 0.5, "undecided"),
-    ],
-)
-def test_gates_are_judged_on_the_bounds(text: str, low: float, high: float, result: str) -> None:
-    row = {
-        "name": "map",
-        "metrics": {},
-        "quantities": {"gain": {"estimate": (low + high) / 2, "low": low, "high": high}},
-    }
-    assert judge_gate(Gate.parse(text), row)["result"] == result
-
-
-@pytest.mark.parametrize("text", ["gain", "gain=1", ">1", "gain>one", "gain>>1"])
-def test_a_gate_that_says_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="something like retention"):
-        Gate.parse(text)
-
-
-def test_holm_is_stricter_than_one_test() -> None:
-    def row(name: str, value: float, doubt: float | None) -> dict[str, Any]:
-        gap = {"estimate": value - 0.5, "low": value - 0.55, "high": value - 0.45}
-        return {"name": name, "metrics": {"m": {"estimate": value}}, "difference": {"m": gap}, "doubt": doubt}
-
-    rows = [row("stay", 0.5, None), row("map", 0.52, 0.03), row("bridge", 0.51, 0.4)]
-    assert verdict(rows, "m", 100, pairing="clean", scope="gallery").name == "undecided"
-    assert verdict(rows[:2], "m", 100, pairing="clean", scope="gallery").name == "map"
-    found = verdict(rows, "m", 100, pairing="clean", scope="gallery")
-    assert found.more_queries is not None
-    assert found.more_queries > 0
 
 
 def test_smaller_rows_of_a_large_gallery_are_measured_where_they_are_asked_for(
