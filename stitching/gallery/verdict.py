@@ -163,7 +163,7 @@ def not_better(found: Found) -> Verdict:
     if old == new == 0:
         return nothing_found("neither the old model nor the new one finds")
     moved = [found.gap(name) for name in ("map", "re-embed") if name in others]
-    if old > 0 and all(gap["low"] == gap["high"] == 0 for gap in moved):
+    if old > 0 and moved and all(gap["low"] == gap["high"] == 0 for gap in moved):
         said = f"Stay: the new model finds the same as the old one, {metric} {old:.3f}."
     elif "re-embed" in others and found.gap("re-embed")["high"] < 0:
         said = f"Stay: the new model is worse here, re-embedded {metric} {new:.3f} against {old:.3f}."

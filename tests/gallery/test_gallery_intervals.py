@@ -13,9 +13,9 @@ def test_intervals_hold_the_mean_of_other_queries(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(BENCHMARKS)
     intervals = importlib.import_module("intervals")
     monkeypatch.setattr(intervals, "POPULATION", 600)
-    monkeypatch.setattr(intervals, "GALLERY", 300)
+    monkeypatch.setattr(intervals, "GALLERY", 700)
     monkeypatch.setattr(intervals, "ESTIMATED", 150)
-    cases = [intervals.covered(intervals.simulated(seed, 150), {}) for seed in range(8)]
+    cases = [case for seed in range(8) for case in intervals.simulations(seed, 150)]
     names = ("stay", "map", "dual", "cascade@50", "re-embed")
     held = np.array([[(case[name].mean, case[name].difference) for name in names] for case in cases])
     assert held.shape == (8, 5, 2)
