@@ -103,9 +103,7 @@ def stitch_programs(
             expected = by_parts(first, number, pool, mask, mapping, last, feeds, str(encoder))
         came = made(*feeds.values())
         results = [came] if isinstance(came, Tensor) else list(came.values() if isinstance(came, dict) else came)
-        worst = max(
-            worst, require_agreement([r.detach().float().numpy() for r in results], expected, not half, str(out))
-        )
+        worst = max(worst, require_agreement([as_numpy(r) for r in results], expected, not half, str(out)))
         seen += len(expected[0]) if expected[0].ndim else 1
     with atomic_write(out, overwrite) as file:
         file.write(data)
@@ -201,7 +199,13 @@ def by_parts(
             f"{what}: the output has shape {vectors.shape} on a probe, the map takes {mapping.source_dim} dims."
         )
     rows = torch.from_numpy(np.ascontiguousarray(mapping(vectors))).to(last.inputs[0].dtype)
-    return [each.float().numpy() for each in last.results(rows)]
+    return [as_numpy(each) for each in last.results(rows)]
+
+
+def as_numpy(values: Tensor) -> Array:
+    """In numpy, which has no bfloat16. Labels stay whole numbers, so that they are compared as such."""
+    values = values.detach()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def exported(whole: Whole, first: Program, inputs: Mapping[str, Tensor], encoder: str, decoder: str) -> bytes:

@@ -88,6 +88,18 @@ def test_agreement_is_of_every_number() -> None:
             require_agreement([np.array([0.0]), np.array(came, np.float32)], [np.array([0.0]), good], True, "it")
 
 
+def test_small_outputs_are_compared_with_themselves() -> None:
+    small = np.array([[1e-4, -5e-5]], np.float32)
+    assert require_agreement([small * (1 + 1e-5)], [small], True, "it") == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(RefusedError, match="differs from its parts by"):
+        require_agreement([small * 1.01], [small], True, "it")
+    zeros = np.zeros((2, 3), np.float32)
+    assert require_agreement([zeros], [zeros], True, "it") == 0
+    for dtype in (np.float16, np.float32, np.float64):
+        with pytest.raises(RefusedError, match="only zeros"):
+            require_agreement([zeros.astype(dtype) + dtype(1e-7)], [zeros.astype(dtype)], False, "it")
+
+
 @pytest.mark.parametrize(("first", "second"), [(11, 17), (17, 13), (18, 14), (9, 9)])
 def test_opsets_are_brought_together(files: Path, first: int, second: int) -> None:
     encoder, decoder = vectors_encoder(files, opset=first), head(files, opset=second)
@@ -160,6 +172,18 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
     came = run(files / "out.onnx", x=x)
     assert np.array_equal(came[0], expected[0])
     assert_close(came[1], expected[1])
+
+
+def test_labels_that_are_words_are_called_so(files: Path) -> None:
+    model = onnx.load(str(classifier_head(files)))
+    (made,) = model.graph.node
+    kept = [each for each in made.attribute if each.name != "classlabels_ints"]
+    del made.attribute[:]
+    made.attribute.extend([*kept, onnx.helper.make_attribute("classlabels_strings", ["a", "b", "c"])])
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    onnx.save(model, str(files / "words.onnx"))
+    done = stitch_onnx(vectors_encoder(files), a_map(), files / "words.onnx", files / "out.onnx")
+    assert [each["type"] for each in done["outputs"]] == ["string", "float32"]
 
 
 @pytest.mark.parametrize(
