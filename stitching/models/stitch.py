@@ -30,12 +30,16 @@ def model_map(
     ``into="shared"`` ends in the shared space, which is what a decoder of relative vectors knows. ``normalize``: "auto"
     scales rows to unit length before the map where the rows that it was fitted on had it, and after it where those of
     ``into`` had it; "l2" scales after the map, "none" nowhere. A bare `Map` is taken as it is under "auto".
-    Raises `RefusedError` where there is no way into that space, `UsageError` for a space that is not there.
+    Raises `RefusedError` where there is no way into that space, `UsageError` for a space that is not there, and
+    for ``side`` itself, whose rows need no map.
     """
     if normalize not in ("auto", "l2", "none"):
         raise UsageError(f"normalize: expected auto, l2 or none, got '{normalize}'.")
     if isinstance(alignment, Map):
         return alignment >> Normalize(alignment.target_dim) if normalize == "l2" else alignment
+    if into == side and into in alignment.maps:
+        others = [name for name in (*alignment.maps, SHARED) if name != side]
+        raise UsageError(f"into: expected another space than {side}, that of the rows: {' or '.join(others)}.")
     mapping = alignment.map_of(side) if into == SHARED else alignment.translate(side, into)
     starts, ends = alignment.spaces.get(side), alignment.spaces.get(into)
     if normalize == "auto" and starts is not None and starts.unit:

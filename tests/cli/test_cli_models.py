@@ -129,6 +129,29 @@ def test_export(suture: Run, ab: Path, here: Path, suffix: str) -> None:
     assert (here / f"map.{suffix}").stat().st_size > 24 * 32 * 4
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "npz"])
+def test_export_goes_into_the_other_side(
+    suture: Run, fails: Run, world: Path, ac: Path, here: Path, suffix: str
+) -> None:
+    suture("export", ac, "--side", "target", "-o", f"back.{suffix}", "--normalize", "none")
+    rows = np.load(world / "gallery.c.npy")[:20].astype(np.float32)
+    expected = load(ac).translate("target", "source")(rows)
+    if suffix == "npz":
+        with np.load("back.npz") as found:
+            came = rows @ found["weight"] + found["bias"]
+    elif suffix == "pt2":
+        came = torch.export.load(here / "back.pt2").module()(torch.from_numpy(rows)).numpy()
+    else:
+        import onnxruntime
+
+        (came,) = onnxruntime.InferenceSession("back.onnx").run(None, {"vectors": rows})
+    np.testing.assert_allclose(came, expected, atol=1e-4)
+    assert np.abs(came - rows).max() > 0.1
+    for same in ("source", "target"):
+        words = ("export", ac, "--side", same, "--into", same, "-o", f"same.{suffix}")
+        assert "expected another space" in fails(2, *words)
+
+
 def test_evaluate_head_counts_as_scikit_learn_does(
     suture: Run, world: Path, ab: Path, head: Path, labels: Path, model: Any
 ) -> None:
@@ -249,6 +272,7 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (2, ("export", "AB", "-o", "x.txt"), ".onnx, .pt2, .npz"),
         (3, ("export", "AB", "-o", "x.npz", "--side", "target", "--into", "source"), "inverse"),
         (2, ("export", "AB", "-o", "x.npz", "--into", "nowhere"), "no space"),
+        (2, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--into", "source"), "expected another space than source"),
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
@@ -274,6 +298,8 @@ def test_refusals(
     (here / "by_id.csv").write_text("id,label\n1,2\n")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
     paths["F"] = world / "fit.b.npy"
+    paths["E"] = linear_onnx(here / "e.onnx", np.ones((24, 5)), np.zeros(24), "rows", "vectors")
+    paths["D"] = linear_onnx(here / "d.onnx", np.ones((3, 32)), np.zeros(3), "rows", "scores")
     assert message in fails(code, *(paths.get(word, word) for word in words))
 
 
