@@ -273,12 +273,13 @@ def test_convolutions_and_classifiers_are_folded(files: Path) -> None:
         x = numbers(9, 2, P, 5, 6)
         mapped = np.moveaxis(a_map()(np.moveaxis(x, 1, -1)), -1, 1)
         assert_close(run(files / "out.onnx", features=x)[0], run(path, features=mapped)[0], 1e-4)
-    path = classifier_head(files)
-    write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
-    x = numbers(9, 30, P)
-    expected, came = run(path, vectors=a_map()(x)), run(files / "out.onnx", vectors=x)
-    assert np.array_equal(came[0], expected[0])
-    assert_close(came[1], expected[1])
+    for classes in (C, 2):
+        path = classifier_head(files, classes=classes)
+        write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
+        x = numbers(9, 30, P)
+        expected, came = run(path, vectors=a_map()(x)), run(files / "out.onnx", vectors=x)
+        assert np.array_equal(came[0], expected[0])
+        assert_close(came[1], expected[1])
 
 
 def nothing(folder: Path) -> Path:
@@ -296,6 +297,11 @@ SIMILARITIES = ["cosine", "euclidean", "l1", "linf", "angular", "geodesic", "whi
         (lambda f: conv_head(f, 3, pads=1), a_map(), "without padding"),
         (head, a_map(Q, P), "right way round"),
         (classifier_head, a_map(P, 5), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=2), a_map(), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=2, width="d"), a_map(), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=3, width="d"), a_map(), "24 coefficients for 3 outputs"),
+        (lambda f: head(f, "Gemm rows", rows=2), a_map(), "differ from row to row"),
+        (lambda f: head(f, "Gemm square", rows=C), a_map(), "differ from row to row"),
         (head, a_map() >> Normalize(Q), "only an affine map"),
         (
             lambda f: build(
