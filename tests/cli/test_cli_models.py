@@ -1,6 +1,7 @@
 """`stitch`, `fold`, `export` and `evaluate-head`: files in, files out, numbers against independent ones."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,11 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (3, ("export", "AB", "-o", "x.npz", "--side", "target", "--into", "source"), "inverse"),
         (2, ("export", "AB", "-o", "x.npz", "--into", "nowhere"), "no space"),
         (2, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--into", "source"), "expected another space than source"),
+        *(
+            (1, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--probe", name), "expected an .npz file with one array")
+            for name in ("few.npy", "cut.npz", "empty.npz", "strange.txt", "by_id.npz")
+        ),
+        (2, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--probe", "other.npz"), "none for rows; it has y"),
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
@@ -294,6 +300,11 @@ def test_refusals(
     (here / "broken.safetensors").write_bytes(b"nonsense")
     (here / "broken.onnx").write_bytes(b"nonsense")
     np.save("few.npy", np.arange(3))
+    np.savez("other.npz", y=np.arange(3))
+    (here / "cut.npz").write_bytes((here / "other.npz").read_bytes()[:100])
+    (here / "empty.npz").write_bytes(b"")
+    with zipfile.ZipFile("by_id.npz", "w") as archive:
+        archive.writestr("rows", "1,2")
     (here / "strange.txt").write_text("cat\n" * 500)
     (here / "by_id.csv").write_text("id,label\n1,2\n")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}

@@ -219,6 +219,11 @@ def test_labels_that_are_words_are_called_so(files: Path) -> None:
             RefusedError,
             "give NaN",
         ),
+        (
+            lambda f: (tokens_encoder(f), head(f)),
+            {"pool": "mean", "probe": {"input_ids": np.ones((3, 5), int), "attention_mask": np.ones((1, 5), int)}},
+            *(RefusedError, r"mask of shape \(3, 5\), got \(1, 5\)"),
+        ),
         (lambda f: (vectors_encoder(f, rows=3), head(f, rows=1)), {}, RefusedError, "gives 3 rows at a time"),
     ],
 )

@@ -19,6 +19,7 @@ from suture.stitching.models.program import read_program
 from suture.stitching.models.programstitch import stitch_programs
 
 P, Q, C = 8, 4, 3
+IMAGES = np.ones((3, 1, 12, 12), np.float32)
 
 
 class Tokens(nn.Module):
@@ -63,6 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "images.pt2", convolutions(), torch.randn(2, 1, 12, 12), shapes=({0: rows},))
     save(folder / "head.pt2", nn.Linear(Q, C), torch.randn(2, Q), shapes=({0: rows},))
     save(folder / "fixed.pt2", nn.Sequential(nn.Unflatten(0, (2, 1)), nn.Linear(Q, C)), torch.randn(2, Q))
+    save(folder / "four.pt2", nn.Sequential(nn.Unflatten(0, (4, 1)), nn.Linear(Q, C)), torch.randn(4, Q))
     save(folder / "half.pt2", nn.Linear(Q, C).to(torch.bfloat16), torch.randn(2, Q).bfloat16(), shapes=({0: rows},))
     return folder
 
@@ -140,6 +142,18 @@ def test_half_precision_is_met_by_casts(files: Path, tmp_path: Path) -> None:
     [
         ("images", Affine(torch.ones(Q, P), torch.ones(P)), "head", {}, RefusedError, "wrong way round"),
         ("images", mapping(), "fixed", {}, RefusedError, "fixed number of rows"),
+        ("images", mapping(), "four", {}, RefusedError, r"four\.pt2: .* takes 4 rows"),
+        (
+            "images",
+            mapping(),
+            "head",
+            {"probe": {"input": IMAGES[:0]}},
+            RefusedError,
+            "parts give no rows on the probe",
+        ),
+        ("images", mapping(), "head", {"probe": {"input": np.array(["a"])}}, SutureError, "takes numbers, .* <U1"),
+        ("images", mapping(), "head", {"probe": {"input": IMAGES[..., :1]}}, SutureError, r"cannot be run \(.*\)\.$"),
+        ("images", mapping(), "head", {"probe": {"x": IMAGES}}, UsageError, "none for input; it has x"),
         ("images", mapping(), "tokens", {}, RefusedError, "one input of floating-point"),
         ("tokens", mapping(), "head", {}, SutureError, "--encoder-output"),
         ("tokens", mapping(), "head", {"output": "last"}, SutureError, "there is no 'last'"),
