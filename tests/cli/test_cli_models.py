@@ -191,7 +191,12 @@ def test_evaluate_head_counts_as_scikit_learn_does(
 def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
     words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
     done = suture(*words, "--json").json
-    assert "R@1" not in suture(*words, "--overwrite").out  # nobody asked for mates
+    text = suture(*words, "--overwrite").out
+    assert "R@1" not in text  # nobody asked for mates
+    methods = [each["method"] for each in done["candidates"]]
+    table = text.split("difference to the best")[1].split("held out")[0].splitlines()
+    assert [line.split()[0] for line in table if line.split()] == list(dict.fromkeys(methods))  # one line each
+    assert len(set(methods)) < len(methods)
     assert done["judged_by"] == "head_match"
     matches = [each["head_match"]["estimate"] for each in done["candidates"]]
     assert matches == sorted(matches, reverse=True)
