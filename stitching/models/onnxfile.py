@@ -198,8 +198,8 @@ def require_agreement(
     """The largest difference of outputs that must agree, each relative to the largest value of that output.
 
     To ``exact``, to 2e-2 where half precision is involved; labels must be the same, and zeros where all are zero.
-    Outputs smaller than the rounding of 1 in their dtype are compared with that. Raises `RefusedError` where they
-    differ, and where there is nothing to compare (`require_proof`).
+    Below the smallest normal number of its dtype, where rounding is absolute, an output is compared with that number.
+    Raises `RefusedError` where they differ, and where there is nothing to compare (`require_proof`).
     """
     worst = 0.0
     allowed = exact if precise else 2e-2
@@ -213,7 +213,7 @@ def require_agreement(
             gap = float(np.abs(a[other].astype(np.float64) - b[other]).max(initial=0))
             if not largest and gap:
                 raise RefusedError(f"{what}: gives up to {gap:.1e} on a probe where its parts give only zeros.")
-            gap /= max(largest, float(np.finfo(b.dtype).eps))
+            gap /= max(largest, float(np.finfo(b.dtype).tiny))
             if not gap <= allowed:
                 raise RefusedError(f"{what}: differs from its parts by {gap:.1e} (allowed {allowed:.0e}) on a probe.")
             worst = max(worst, gap)

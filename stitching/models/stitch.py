@@ -41,7 +41,7 @@ def model_map(
         return alignment >> Normalize(alignment.target_dim) if normalize == "l2" else alignment
     if into == side and into in alignment.maps:
         others = [name for name in (*alignment.maps, SHARED) if name != side]
-        raise UsageError(f"into: expected another space than {side}, that of the rows: {' or '.join(others)}.")
+        raise UsageError(f"into: expected {' or '.join(others)}, got '{into}', the space of the rows themselves.")
     mapping = alignment.map_of(side) if into == SHARED else alignment.translate(side, into)
     starts, ends = alignment.spaces.get(side), alignment.spaces.get(into)
     if normalize == "auto" and starts is not None and starts.unit:

@@ -93,6 +93,10 @@ def test_small_outputs_are_compared_with_themselves() -> None:
     assert require_agreement([small * (1 + 1e-5)], [small], True, "it") == pytest.approx(1e-5, rel=0.1)
     with pytest.raises(RefusedError, match="differs from its parts by"):
         require_agreement([small * 1.01], [small], True, "it")
+    with pytest.raises(RefusedError, match="differs from its parts by"):
+        require_agreement([small * np.float32(1.01e-20)], [small * np.float32(1e-20)], True, "it")
+    steps = np.array([1e-6, 2e-6], np.float16)  # of 6e-8: 6 % of the first
+    assert require_agreement([np.nextafter(steps, np.float16(1))], [steps], False, "it") < 2e-3
     zeros = np.zeros((2, 3), np.float32)
     assert require_agreement([zeros], [zeros], True, "it") == 0
     for dtype in (np.float16, np.float32, np.float64):

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from suture.aligners import Affine, Alignment, RefusedError, Space, SutureError, UsageError
+from suture.stitching.models import programstitch
 from suture.stitching.models.program import read_program
-from suture.stitching.models.programstitch import stitch_programs
+from suture.stitching.models.programstitch import by_parts, stitch_programs
 
 P, Q, C = 8, 4, 3
 IMAGES = np.ones((3, 1, 12, 12), np.float32)
@@ -135,6 +136,28 @@ def test_tokens_are_pooled_and_unit_rows_kept(files: Path, tmp_path: Path, outpu
 def test_half_precision_is_met_by_casts(files: Path, tmp_path: Path) -> None:
     done = stitch_programs(files / "images.pt2", mapping(), files / "half.pt2", tmp_path / "whole.pt2")
     assert done["outputs"][0]["type"] == "bfloat16"
+
+
+class Labelled(nn.Linear):
+    """Scores and the number of the highest, of so many classes that 1e-4 of the largest is one of them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = super().forward(x)
+        return scores, scores.argmax(-1) + 30_000
+
+
+def test_labels_must_be_the_same(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = save(tmp_path / "labels.pt2", Labelled(Q, C), torch.randn(2, Q), shapes=({0: Dim("n")},))
+    done = stitch_programs(files / "images.pt2", mapping(), decoder, tmp_path / "whole.pt2")
+    assert [each["type"] for each in done["outputs"]] == ["float32", "int64"]
+
+    def other(*parts: Any) -> list[Any]:
+        scores, labels = by_parts(*parts)
+        return [scores, labels + 1]
+
+    monkeypatch.setattr(programstitch, "by_parts", other)
+    with pytest.raises(RefusedError, match="other labels"):
+        stitch_programs(files / "images.pt2", mapping(), decoder, tmp_path / "other.pt2")
 
 
 @pytest.mark.parametrize(
