@@ -124,14 +124,15 @@ class Affine(Map):
         p, q = self.weight.shape
         if p != q:
             raise RefusedError(
-                f"this map goes from {p} to {q} dims and has no exact inverse; pinv() gives the least-squares one, or "
-                "fit the other direction."
+                f"this map goes from {p} to {q} dims and has no exact inverse; in Python its pinv() gives the "
+                "least-squares one, or fit the other direction."
             )
         condition = float(torch.linalg.cond(self.weight.double()))
         if not condition < MAX_CONDITION:
             raise RefusedError(
                 f"this map has condition number {condition:.1e} (limit {MAX_CONDITION:.0e}): its inverse would be "
-                "noise in the directions it shrank; pinv() gives the least-squares one, or fit the other direction."
+                "noise in the directions it shrank; in Python its pinv() gives the least-squares one, or fit the other "
+                "direction."
             )
         return self.pinv()
 

@@ -269,6 +269,9 @@ def show(result: dict[str, Any]) -> None:
         say(line)
     metric = result["judged_by"]
     if len(result["candidates"]) > 1:
+        shown: dict[str, dict[str, Any]] = {}
+        for each in result["candidates"]:  # best first: each method by its best variant
+            shown.setdefault(each["method"], each)
         mates = all("recall@1" in c["witness"] for c in result["candidates"])  # no judge by a head asks for them
         table(
             ("candidate", metric, "difference to the best", *(["finds its mate (R@1)"] if mates else [])),
@@ -279,7 +282,7 @@ def show(result: dict[str, Any]) -> None:
                     interval(c["difference"]),
                     *([plain(c["witness"]["recall@1"])] if mates else []),
                 )
-                for c in result["candidates"][:6]
+                for c in shown.values()
             ],
         )
     if result["held_out"] is None:

@@ -129,7 +129,7 @@ def export(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file made by suture.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .onnx, .pt2 (torch.export) or .npz.")],
     side: Annotated[str, typer.Option(help="Whose rows it is to take.")] = "source",
-    into: Into = "target",
+    into: Annotated[str | None, typer.Option(help="Space to end in; by default the other side's, or shared.")] = None,
     normalize: Scaling = "auto",
     overwrite: Overwrite = False,
     json: Json = False,

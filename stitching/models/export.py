@@ -29,20 +29,23 @@ def export(
     path: str | Path,
     *,
     side: str = "source",
-    into: str = "target",
+    into: str | None = None,
     normalize: Unit = "auto",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the map from ``side`` into the space ``into``, scaling included (`model_map`), and say what was written.
 
+    Without ``into`` it is the other side: "source" for the target's rows, "target" for all others.
     By suffix: .onnx, input ``vectors`` ``(rows, p)`` and output ``mapped`` ``(rows, q)`` in float32; .pt2, a
     `torch.export` program of the same; .npz, ``weight`` ``(p, q)``, ``bias`` ``(q,)``, ``unit_in`` and ``unit_out`` of
     an affine map. Each is run against the map on a probe before it is renamed into place.
-    Raises `UsageError` for another suffix, `RefusedError` for a map that .npz cannot hold.
+    Raises `UsageError` for another suffix and where ``into`` is the side itself, `RefusedError` for a map that .npz
+    cannot hold.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UsageError(f"expected a file to export to with one of {', '.join(FORMATS)}, got {path}.")
+    into = ("source" if side == "target" else "target") if into is None else into
     mapping = model_map(alignment, side=side, into=into, normalize=normalize)
     own = isinstance(alignment, Map) or side == "source"
     probe = probe_rows(alignment, mapping) if own else probe_rows(mapping, mapping)

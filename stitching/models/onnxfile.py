@@ -23,6 +23,7 @@ __all__ = [
     "port",
     "read_model",
     "require_agreement",
+    "require_proof",
     "write_model",
 ]
 
@@ -70,12 +71,14 @@ def in_short(error: Exception) -> str:
 
 
 def element(value: Any) -> str:
-    """The element type of an input or output as numpy names it; "?" for one that is no tensor of numbers."""
+    """The element type of an input or output as numpy names it, or "string"; "?" for one that is no tensor."""
     onnx = need("onnx", "onnx")
     if not value.type.HasField("tensor_type"):
         return "?"
     kind = value.type.tensor_type.elem_type
-    known = kind in onnx.helper.get_all_tensor_dtypes() and kind != onnx.TensorProto.STRING
+    if kind == onnx.TensorProto.STRING:
+        return "string"  # numpy has none: it would be an object
+    known = kind in onnx.helper.get_all_tensor_dtypes()
     return str(onnx.helper.tensor_dtype_to_np_dtype(kind)) if known else "?"
 
 
@@ -192,29 +195,39 @@ def values_like(name: str, dtype: np.dtype[Any], shape: list[int], rng: np.rando
 def require_agreement(
     came: Sequence[Any], expected: Sequence[Any], precise: bool, what: str, exact: float = 1e-4
 ) -> float:
-    """The largest difference, relative to the largest value (at least 1), of outputs that must agree.
+    """The largest difference of outputs that must agree, each relative to the largest value of that output.
 
-    To ``exact``, to 2e-2 where half precision is involved; labels must be the same. Raises `RefusedError` where not,
-    and where there is nothing to compare: no rows, or NaN from the parts themselves.
+    To ``exact``, to 2e-2 where half precision is involved; labels must be the same, and zeros where all are zero.
+    Below the smallest normal number of its dtype, where rounding is absolute, an output is compared with that number.
+    Raises `RefusedError` where they differ, and where there is nothing to compare (`require_proof`).
     """
     worst = 0.0
     allowed = exact if precise else 2e-2
+    require_proof(expected, what)
     for a, b in zip(map(as_array, came), map(as_array, expected), strict=True):
         if a.shape != b.shape:
             raise RefusedError(f"{what}: expected outputs of shape {b.shape}, as the parts give, got {a.shape}.")
-        if not b.size or (b.dtype.kind == "f" and np.isnan(b).any()):
-            gave = "NaN" if b.size else "no rows"
-            raise RefusedError(f"{what}: its parts give {gave} on the probe, which proves nothing; give another.")
         if b.dtype.kind == "f":
-            scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+            largest = float(np.abs(b[np.isfinite(b)]).max(initial=0))
             other = a != b  # infinities may be the same
-            gap = float(np.abs(a[other].astype(np.float64) - b[other]).max(initial=0)) / scale
+            gap = float(np.abs(a[other].astype(np.float64) - b[other]).max(initial=0))
+            if not largest and gap:
+                raise RefusedError(f"{what}: gives up to {gap:.1e} on a probe where its parts give only zeros.")
+            gap /= max(largest, float(np.finfo(b.dtype).tiny))
             if not gap <= allowed:
                 raise RefusedError(f"{what}: differs from its parts by {gap:.1e} (allowed {allowed:.0e}) on a probe.")
             worst = max(worst, gap)
         elif precise and not np.array_equal(a, b):
             raise RefusedError(f"{what}: gives other labels than its parts on a probe.")
     return worst
+
+
+def require_proof(expected: Sequence[Any], what: str) -> None:
+    """Raises `RefusedError` where there is nothing to compare with: no rows, or NaN from the parts themselves."""
+    for each in map(as_array, expected):
+        if not each.size or (each.dtype.kind == "f" and np.isnan(each).any()):
+            gave = "NaN" if each.size else "no rows"
+            raise RefusedError(f"{what}: its parts give {gave} on the probe, which proves nothing; give another.")
 
 
 def as_array(output: Any) -> Array:

@@ -15,7 +15,7 @@ from ...aligners.maps import Affine, Map
 from ..dumps.extras import need
 from .fold import affine_map, probe_rows
 from .layers import fold_numbers, stored
-from .onnxfile import Session, inputs_of, is_half, port, require_agreement
+from .onnxfile import Session, dims, inputs_of, is_half, port, require_agreement, shown
 
 __all__ = ["fold_onnx"]
 
@@ -87,6 +87,12 @@ def fold_onnx(
     taken = port(inputs_of(made), input_, f"{what}: inputs", "--head-input")
     editor = Editor(made, mapping)
     axis = fold_consumers(editor, taken.name, what)
+    came = dims(taken) or []
+    if len(came) >= abs(axis) and came[axis] not in (None, mapping.target_dim):
+        raise RefusedError(
+            f"{what}: its input has shape {shown(came)}, the map gives {mapping.target_dim} dims. Is the map the right "
+            "way round?"
+        )
     shape = taken.type.tensor_type.shape
     if len(shape.dim) > abs(axis):
         shape.dim[axis].Clear()
@@ -133,7 +139,13 @@ def gemm(editor: Editor, node: Any) -> int:
     weight = alpha * (b if turned else b.T).astype(np.float64)
     bias = None
     if len(node.input) > 2 and node.input[2]:
-        bias = beta * np.broadcast_to(np.squeeze(editor.constant(node.input[2], node)), (len(weight),))
+        c = editor.constant(node.input[2], node)
+        if not same_for_rows(c, len(weight)):
+            raise RefusedError(
+                f"the head: its Gemm adds numbers of shape {c.shape}, which differ from row to row; a map can be "
+                f"folded only where they are the same {len(weight)} for each."
+            )
+        bias = beta * np.broadcast_to(c.reshape(-1), (len(weight),))
     new, shift = editor.folded(weight, bias)
     node.input[1] = editor.store(new if turned else new.T, b, "weight")
     name = editor.store(shift, b, "bias")
@@ -147,6 +159,11 @@ def gemm(editor: Editor, node: Any) -> int:
     return -1
 
 
+def same_for_rows(bias: Numbers, width: int) -> bool:
+    """Whether these numbers, added to ``(rows, width)``, are the same for each row."""
+    return bias.size == 1 or (bias.size == width and bias.shape[-1] == width)
+
+
 def matmul(editor: Editor, node: Any) -> int:
     """``x B``, and the Add behind it where there is one."""
     b = editor.constant(node.input[1], node)
@@ -156,7 +173,7 @@ def matmul(editor: Editor, node: Any) -> int:
     add = after[0] if len(after) == 1 and after[0].op_type == "Add" else None
     other = None if add is None else next((n for n in add.input if n != node.output[0]), None)
     bias = editor.constant(other, add) if other is not None and editor.known(other) else None
-    if bias is not None and bias.size not in (1, b.shape[1]):
+    if bias is not None and not same_for_rows(bias, b.shape[1]):
         bias = None
     plain = None if bias is None else np.broadcast_to(bias.reshape(-1), (b.shape[1],))
     new, shift = editor.folded(b.T, plain)
@@ -192,14 +209,15 @@ def conv(editor: Editor, node: Any) -> int:
 def linear_model(editor: Editor, node: Any) -> int:
     """The linear classifier and regressor of ai.onnx.ml, whose numbers are attributes."""
     at = attributes(node)
-    coefficients = np.asarray(at["coefficients"], np.float64)
-    if len(coefficients) % editor.mapping.target_dim:
+    coefficients, dim = np.asarray(at.get("coefficients", []), np.float64), editor.mapping.target_dim
+    bias = np.asarray(at["intercepts"], np.float64) if at.get("intercepts") else None
+    rows = at.get("targets", 1) if bias is None else len(bias)  # a classifier without intercepts cannot be run
+    if len(coefficients) != rows * dim:
         raise RefusedError(
-            f"the head: {len(coefficients)} coefficients are not of the {editor.mapping.target_dim} dims that the map "
-            "gives. Is the map the right way round?"
+            f"the head: {node.op_type} has {len(coefficients)} coefficients for {rows} outputs, not of the {dim} dims "
+            "that the map gives. Is the map the right way round?"
         )
-    weight = coefficients.reshape(-1, editor.mapping.target_dim)
-    bias = np.asarray(at["intercepts"], np.float64) if "intercepts" in at else None
+    weight = coefficients.reshape(-1, dim)
     new, shift = editor.folded(weight, bias)
     kept = [each for each in node.attribute if each.name not in ("coefficients", "intercepts")]
     del node.attribute[:]

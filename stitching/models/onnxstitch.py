@@ -27,7 +27,7 @@ from .onnxfile import (
     require_agreement,
     write_model,
 )
-from .parts import Pool, pooled_by_hand, require_shapes
+from .parts import Pool, pooled_by_hand, require_inputs, require_shapes
 from .stitch import Unit, model_map
 
 __all__ = ["stitch_onnx"]
@@ -214,11 +214,8 @@ def verified(
     rename = {n: each.name for n in ports for each in two.inputs if n.endswith(f"decoder/{each.name}")}
     three: Session | None = None  # made once the encoder is known to give what the map takes
     worst, seen = 0.0, 0
-    if missing := [each.name for each in one.inputs if probe is not None and each.name not in probe]:
-        raise UsageError(
-            f"--probe: expected one array for each input of {encoder}, there is none for {', '.join(missing)}; it has "
-            f"{', '.join(probe or ()) or 'none'}."
-        )
+    if probe is not None:
+        require_inputs(probe, [each.name for each in one.inputs], encoder)
     for rows in (ROWS, 1) if probe is None else (None,):
         feeds = dict(one.probe(rows) if rows is not None else probe or {})
         try:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...aligners.errors import RefusedError, SutureError
+from ...aligners.errors import RefusedError, SutureError, UsageError
 from ...aligners.maps import Map
 from .onnxfile import in_short, shown
 
-__all__ = ["Pool", "pooled_by_hand", "read_probe", "require_shapes"]
+__all__ = ["Pool", "pooled_by_hand", "read_probe", "require_inputs", "require_shapes"]
 
 Pool = Literal["none", "mean", "first"]
 Array = NDArray[Any]
@@ -52,7 +54,14 @@ def require_shapes(encoder: str, given: End, pool: Pool, mapping: Map, decoder: 
 
 
 def pooled_by_hand(vectors: Array, pool: Pool, mask: Array | None) -> Array:
-    """One vector of each sequence, in numpy: the check must not share the code that it checks."""
+    """One vector of each sequence, in numpy: the check must not share the code that it checks.
+
+    Raises `RefusedError` for anything but ``(rows, tokens, p)``, and for a mask that is not ``(rows, tokens)``.
+    """
+    if vectors.ndim != 3 or not vectors.shape[1]:
+        raise RefusedError(f"--pool needs a sequence (rows, tokens, p), the encoder gives {vectors.shape} on a probe.")
+    if pool == "mean" and mask is not None and mask.shape != vectors.shape[:2]:
+        raise RefusedError(f"--pool mean needs a mask of shape {vectors.shape[:2]}, got {mask.shape} on a probe.")
     if pool == "first" or mask is None:
         return vectors[:, 0]
     weights = mask[..., None].astype(np.float32)
@@ -61,8 +70,27 @@ def pooled_by_hand(vectors: Array, pool: Pool, mask: Array | None) -> Array:
 
 def read_probe(path: str | Path) -> dict[str, Array]:
     """Inputs of a model by name, from an .npz file. Raises `SutureError` for any other."""
+    expected = f"{path}: expected an .npz file with one array an input"
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise SutureError(f"{path}: expected an .npz file with one array an input ({in_short(error)}).") from error
+        with Path(path).open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise SutureError(f"{expected}, got an array without a name (np.savez(path, NAME=array) makes one).")
+            arrays = {name: found[name] for name in found.files}
+    except SutureError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise SutureError(f"{expected} ({in_short(error)}).") from error
+    for name, values in arrays.items():
+        if not isinstance(values, np.ndarray):
+            raise SutureError(f"{expected}, '{name}' is none.")
+    return arrays
+
+
+def require_inputs(probe: Mapping[str, Array], names: Sequence[str], what: str) -> None:
+    """Raises `UsageError` where the probe lacks an input of the encoder."""
+    if missing := [name for name in names if name not in probe]:
+        raise UsageError(
+            f"--probe: expected one array for each input of {what}, there is none for {', '.join(missing)}; it has "
+            f"{', '.join(probe) or 'none'}."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, SutureError, UsageError
 from ...aligners.maps import Map
 from ..dumps.atomic import atomic_write
-from .onnxfile import in_short, require_agreement, values_like
-from .parts import Pool, pooled_by_hand, require_shapes
+from .onnxfile import in_short, require_agreement, require_proof, values_like
+from .parts import Pool, pooled_by_hand, require_inputs, require_shapes
 from .program import Port, Program, read_program
 from .stitch import Unit, model_map
 
@@ -91,7 +92,10 @@ def stitch_programs(
         )
     whole = Whole(first, number, pool, names.index(mask) if pool == "mean" else 0, mapping, last).eval()
     inputs = inputs_for(first, sizes(first), probe, str(encoder))
-    expected = by_parts(first, number, pool, mask, mapping, last, inputs, str(encoder))
+    by_hand = partial(by_parts, first, number, pool, mask, mapping, last)
+    told = (probe is None, str(encoder), str(decoder))
+    expected = by_hand(inputs, *told)
+    require_proof(expected, str(out))
     data = exported(whole, first, inputs, str(encoder), str(decoder))
     made = torch.export.load(io.BytesIO(data)).module()  # our own bytes
     half = any(t.dtype in HALVES for part in (first, last) for t in part.buffers())
@@ -100,12 +104,10 @@ def stitch_programs(
         feeds = inputs
         if other is not None:
             feeds = inputs_for(first, sizes(first, other), None, str(encoder))
-            expected = by_parts(first, number, pool, mask, mapping, last, feeds, str(encoder))
+            expected = by_hand(feeds, *told)
         came = made(*feeds.values())
         results = [came] if isinstance(came, Tensor) else list(came.values() if isinstance(came, dict) else came)
-        worst = max(
-            worst, require_agreement([r.detach().float().numpy() for r in results], expected, not half, str(out))
-        )
+        worst = max(worst, require_agreement([as_numpy(r) for r in results], expected, not half, str(out)))
         seen += len(expected[0]) if expected[0].ndim else 1
     with atomic_write(out, overwrite) as file:
         file.write(data)
@@ -157,16 +159,21 @@ def sizes(program: Program, which: str = "as exported") -> dict[str, int]:
 def inputs_for(
     program: Program, size: Mapping[str, int], probe: Mapping[str, Array] | None, what: str
 ) -> dict[str, Tensor]:
-    """What to run the program on: the ``probe``, or generated values."""
+    """What to run the program on: the ``probe``, or generated values.
+
+    Raises `UsageError` for a probe that lacks an input, `SutureError` for one of anything but numbers.
+    """
+    if probe is not None:
+        require_inputs(probe, [each.name for each in program.inputs], what)
     rng = np.random.default_rng(0)
     found = {}
     for port in program.inputs:
         shape = [s if isinstance(s, int) else size.get(s, e) for s, e in zip(port.shape, port.example, strict=True)]
-        if probe is not None and port.name not in probe:
-            raise SutureError(f"{what}: expected the input '{port.name}' in the probe, got {', '.join(probe)}.")
         dtype = torch.empty(0, dtype=torch.float32 if port.dtype in HALVES else port.dtype).numpy().dtype
         values = values_like(port.name, dtype, shape, rng) if probe is None else probe[port.name]
-        found[port.name] = torch.from_numpy(np.ascontiguousarray(values)).to(port.dtype)
+        if values.dtype.kind not in "biuf":
+            raise SutureError(f"{what}: input '{port.name}' takes numbers, the probe has {values.dtype} for it.")
+        found[port.name] = torch.from_numpy(np.ascontiguousarray(values).astype(dtype)).to(port.dtype)
     return found
 
 
@@ -185,23 +192,38 @@ def by_parts(
     mapping: Map,
     last: Program,
     inputs: Mapping[str, Tensor],
-    what: str,
+    generated: bool,
+    encoder: str,
+    decoder: str,
 ) -> list[Array]:
-    """What encoder, map and decoder give one after the other. Raises where the encoder's vectors do not fit the map."""
+    """What encoder, map and decoder give one after the other. Raises where one does not fit the next."""
     try:
         vectors = run(first, inputs)[number].float().numpy()
     except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise SutureError(
-            f"{what}: cannot be run ({in_short(error)}). On generated inputs, give real ones with --probe FILE.npz."
-        ) from error
+        hint = " On generated inputs; give real ones with --probe FILE.npz." if generated else ""
+        raise SutureError(f"{encoder}: cannot be run ({in_short(error)}).{hint}") from error
     if pool != "none":
         vectors = pooled_by_hand(vectors, pool, inputs[mask].numpy() if pool == "mean" else None)
     if vectors.ndim == 0 or vectors.shape[-1] != mapping.source_dim:
         raise RefusedError(
-            f"{what}: the output has shape {vectors.shape} on a probe, the map takes {mapping.source_dim} dims."
+            f"{encoder}: the output has shape {vectors.shape} on a probe, the map takes {mapping.source_dim} dims."
         )
     rows = torch.from_numpy(np.ascontiguousarray(mapping(vectors))).to(last.inputs[0].dtype)
-    return [each.float().numpy() for each in last.results(rows)]
+    try:
+        results = last.results(rows)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        fixed = last.inputs[0].shape[0]
+        takes = f" It takes {fixed} rows; export it anew with an open first axis." if isinstance(fixed, int) else ""
+        raise RefusedError(
+            f"{decoder}: cannot be run on mapped rows {tuple(rows.shape)} ({in_short(error)}).{takes}"
+        ) from error
+    return [as_numpy(each) for each in results]
+
+
+def as_numpy(values: Tensor) -> Array:
+    """In numpy, which has no bfloat16. Labels stay whole numbers, so that they are compared as such."""
+    values = values.detach()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def exported(whole: Whole, first: Program, inputs: Mapping[str, Tensor], encoder: str, decoder: str) -> bytes:

@@ -1,6 +1,7 @@
 """`stitch`, `fold`, `export` and `evaluate-head`: files in, files out, numbers against independent ones."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,29 @@ def test_export(suture: Run, ab: Path, here: Path, suffix: str) -> None:
     assert (here / f"map.{suffix}").stat().st_size > 24 * 32 * 4
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "npz"])
+def test_export_goes_into_the_other_side(
+    suture: Run, fails: Run, world: Path, ac: Path, here: Path, suffix: str
+) -> None:
+    suture("export", ac, "--side", "target", "-o", f"back.{suffix}", "--normalize", "none")
+    rows = np.load(world / "gallery.c.npy")[:20].astype(np.float32)
+    expected = load(ac).translate("target", "source")(rows)
+    if suffix == "npz":
+        with np.load("back.npz") as found:
+            came = rows @ found["weight"] + found["bias"]
+    elif suffix == "pt2":
+        came = torch.export.load(here / "back.pt2").module()(torch.from_numpy(rows)).numpy()
+    else:
+        import onnxruntime
+
+        (came,) = onnxruntime.InferenceSession("back.onnx").run(None, {"vectors": rows})
+    np.testing.assert_allclose(came, expected, atol=1e-4)
+    assert np.abs(came - rows).max() > 0.1
+    for same in ("source", "target"):
+        words = ("export", ac, "--side", same, "--into", same, "-o", f"same.{suffix}")
+        assert "the space of the rows themselves" in fails(2, *words)
+
+
 def test_evaluate_head_counts_as_scikit_learn_does(
     suture: Run, world: Path, ab: Path, head: Path, labels: Path, model: Any
 ) -> None:
@@ -167,7 +191,12 @@ def test_evaluate_head_counts_as_scikit_learn_does(
 def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
     words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
     done = suture(*words, "--json").json
-    assert "R@1" not in suture(*words, "--overwrite").out  # nobody asked for mates
+    text = suture(*words, "--overwrite").out
+    assert "R@1" not in text  # nobody asked for mates
+    methods = [each["method"] for each in done["candidates"]]
+    table = text.split("difference to the best")[1].split("held out")[0].splitlines()
+    assert [line.split()[0] for line in table if line.split()] == list(dict.fromkeys(methods))  # one line each
+    assert len(set(methods)) < len(methods)
     assert done["judged_by"] == "head_match"
     matches = [each["head_match"]["estimate"] for each in done["candidates"]]
     assert matches == sorted(matches, reverse=True)
@@ -249,6 +278,12 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (2, ("export", "AB", "-o", "x.txt"), ".onnx, .pt2, .npz"),
         (3, ("export", "AB", "-o", "x.npz", "--side", "target", "--into", "source"), "inverse"),
         (2, ("export", "AB", "-o", "x.npz", "--into", "nowhere"), "no space"),
+        (2, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--into", "source"), "expected target or shared, got 'source'"),
+        *(
+            (1, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--probe", name), "expected an .npz file with one array")
+            for name in ("few.npy", "cut.npz", "empty.npz", "strange.txt", "by_id.npz")
+        ),
+        (2, ("stitch", "E", "AB", "D", "-o", "x.onnx", "--probe", "other.npz"), "none for rows; it has y"),
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
@@ -270,10 +305,17 @@ def test_refusals(
     (here / "broken.safetensors").write_bytes(b"nonsense")
     (here / "broken.onnx").write_bytes(b"nonsense")
     np.save("few.npy", np.arange(3))
+    np.savez("other.npz", y=np.arange(3))
+    (here / "cut.npz").write_bytes((here / "other.npz").read_bytes()[:100])
+    (here / "empty.npz").write_bytes(b"")
+    with zipfile.ZipFile("by_id.npz", "w") as archive:
+        archive.writestr("rows", "1,2")
     (here / "strange.txt").write_text("cat\n" * 500)
     (here / "by_id.csv").write_text("id,label\n1,2\n")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
     paths["F"] = world / "fit.b.npy"
+    paths["E"] = linear_onnx(here / "e.onnx", np.ones((24, 5)), np.zeros(24), "rows", "vectors")
+    paths["D"] = linear_onnx(here / "d.onnx", np.ones((3, 32)), np.zeros(3), "rows", "scores")
     assert message in fails(code, *(paths.get(word, word) for word in words))
 
 

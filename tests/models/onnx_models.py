@@ -87,6 +87,8 @@ def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half:
             node("MatMul", ["same", "wt"], "inner"),
             node("Add", ["inner", "b"], "scores"),
         ],
+        "Gemm rows": [node("Gemm", ["vectors", "w", "c"], "scores", transB=1)],
+        "Gemm square": [node("Gemm", ["vectors", "w", "column"], "scores", transB=1)],
         "doubled": [node("MatMul", ["vectors", "wt"], "inner"), node("Add", ["inner", "inner"], "scores")],
         "two": [
             node("Gemm", ["vectors", "w", "b"], "one", transB=1),
@@ -96,7 +98,8 @@ def head(folder: Path, kind: str = "Gemm", *, q: int = Q, opset: int = 17, half:
         "Relu": [node("Relu", ["vectors"], "positive"), node("MatMul", ["positive", "wt"], "scores")],
     }[kind]
     used = {name for each in nodes for name in each.input}
-    constants = {k: v for k, v in {"w": w, "wt": np.ascontiguousarray(w.T), "b": b}.items() if k in used}
+    more = {"c": numbers(5, 2, C), "column": numbers(6, C, 1)}
+    constants = {k: v for k, v in {"w": w, "wt": np.ascontiguousarray(w.T), "b": b, **more}.items() if k in used}
     element = HALF if half else FLOAT
     ports = [port("vectors", element, rows, q)], [port("scores", element, rows, C)]
     return build(folder / "head.onnx", nodes, *ports, constants, opset)
@@ -112,19 +115,19 @@ def conv_head(folder: Path, size: int = 1, pads: int = 0) -> Path:
     )
 
 
-def classifier_head(folder: Path) -> Path:
+def classifier_head(folder: Path, *, q: int = Q, classes: int = C, width: Any = None) -> Path:
     """As scikit-learn's logistic regression is written: labels and scores."""
     made = helper.make_node(
         "LinearClassifier",
         ["vectors"],
         ["label", "scores"],
         domain="ai.onnx.ml",
-        coefficients=numbers(3, C * Q).tolist(),
-        intercepts=numbers(4, C).tolist(),
-        classlabels_ints=[7, 8, 9],
+        coefficients=numbers(3, classes * q).tolist(),
+        intercepts=numbers(4, classes).tolist(),
+        classlabels_ints=list(range(7, 7 + classes)),
         post_transform="SOFTMAX",
     )
-    ports = [port("vectors", FLOAT, "n", Q)], [port("label", INT, "n"), port("scores", FLOAT, "n", C)]
+    ports = [port("vectors", FLOAT, "n", width or q)], [port("label", INT, "n"), port("scores", FLOAT, "n", classes)]
     return build(folder / "head.onnx", [made], *ports, {}, ml=True)
 
 

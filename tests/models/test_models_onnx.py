@@ -88,6 +88,22 @@ def test_agreement_is_of_every_number() -> None:
             require_agreement([np.array([0.0]), np.array(came, np.float32)], [np.array([0.0]), good], True, "it")
 
 
+def test_small_outputs_are_compared_with_themselves() -> None:
+    small = np.array([[1e-4, -5e-5]], np.float32)
+    assert require_agreement([small * (1 + 1e-5)], [small], True, "it") == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(RefusedError, match="differs from its parts by"):
+        require_agreement([small * 1.01], [small], True, "it")
+    with pytest.raises(RefusedError, match="differs from its parts by"):
+        require_agreement([small * np.float32(1.01e-20)], [small * np.float32(1e-20)], True, "it")
+    steps = np.array([1e-6, 2e-6], np.float16)  # of 6e-8: 6 % of the first
+    assert require_agreement([np.nextafter(steps, np.float16(1))], [steps], False, "it") < 2e-3
+    zeros = np.zeros((2, 3), np.float32)
+    assert require_agreement([zeros], [zeros], True, "it") == 0
+    for dtype in (np.float16, np.float32, np.float64):
+        with pytest.raises(RefusedError, match="only zeros"):
+            require_agreement([zeros.astype(dtype) + dtype(1e-7)], [zeros.astype(dtype)], False, "it")
+
+
 @pytest.mark.parametrize(("first", "second"), [(11, 17), (17, 13), (18, 14), (9, 9)])
 def test_opsets_are_brought_together(files: Path, first: int, second: int) -> None:
     encoder, decoder = vectors_encoder(files, opset=first), head(files, opset=second)
@@ -162,6 +178,18 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
     assert_close(came[1], expected[1])
 
 
+def test_labels_that_are_words_are_called_so(files: Path) -> None:
+    model = onnx.load(str(classifier_head(files)))
+    (made,) = model.graph.node
+    kept = [each for each in made.attribute if each.name != "classlabels_ints"]
+    del made.attribute[:]
+    made.attribute.extend([*kept, onnx.helper.make_attribute("classlabels_strings", ["a", "b", "c"])])
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    onnx.save(model, str(files / "words.onnx"))
+    done = stitch_onnx(vectors_encoder(files), a_map(), files / "words.onnx", files / "out.onnx")
+    assert [each["type"] for each in done["outputs"]] == ["string", "float32"]
+
+
 @pytest.mark.parametrize(
     ("make", "options", "error", "words"),
     [
@@ -194,6 +222,11 @@ def test_a_classifier_of_scikit_learn_is_stitched(files: Path) -> None:
             {"probe": {"x": numbers(1, 2, 5) * np.nan}},
             RefusedError,
             "give NaN",
+        ),
+        (
+            lambda f: (tokens_encoder(f), head(f)),
+            {"pool": "mean", "probe": {"input_ids": np.ones((3, 5), int), "attention_mask": np.ones((1, 5), int)}},
+            *(RefusedError, r"mask of shape \(3, 5\), got \(1, 5\)"),
         ),
         (lambda f: (vectors_encoder(f, rows=3), head(f, rows=1)), {}, RefusedError, "gives 3 rows at a time"),
     ],
@@ -249,12 +282,13 @@ def test_convolutions_and_classifiers_are_folded(files: Path) -> None:
         x = numbers(9, 2, P, 5, 6)
         mapped = np.moveaxis(a_map()(np.moveaxis(x, 1, -1)), -1, 1)
         assert_close(run(files / "out.onnx", features=x)[0], run(path, features=mapped)[0], 1e-4)
-    path = classifier_head(files)
-    write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
-    x = numbers(9, 30, P)
-    expected, came = run(path, vectors=a_map()(x)), run(files / "out.onnx", vectors=x)
-    assert np.array_equal(came[0], expected[0])
-    assert_close(came[1], expected[1])
+    for classes in (C, 2):
+        path = classifier_head(files, classes=classes)
+        write_model(fold_onnx(read_model(path), a_map())[0], files / "out.onnx", overwrite=True)
+        x = numbers(9, 30, P)
+        expected, came = run(path, vectors=a_map()(x)), run(files / "out.onnx", vectors=x)
+        assert np.array_equal(came[0], expected[0])
+        assert_close(came[1], expected[1])
 
 
 def nothing(folder: Path) -> Path:
@@ -272,6 +306,11 @@ SIMILARITIES = ["cosine", "euclidean", "l1", "linf", "angular", "geodesic", "whi
         (lambda f: conv_head(f, 3, pads=1), a_map(), "without padding"),
         (head, a_map(Q, P), "right way round"),
         (classifier_head, a_map(P, 5), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=2), a_map(), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=2, width="d"), a_map(), "right way round"),
+        (lambda f: classifier_head(f, q=2 * Q, classes=3, width="d"), a_map(), "24 coefficients for 3 outputs"),
+        (lambda f: head(f, "Gemm rows", rows=2), a_map(), "differ from row to row"),
+        (lambda f: head(f, "Gemm square", rows=C), a_map(), "differ from row to row"),
         (head, a_map() >> Normalize(Q), "only an affine map"),
         (
             lambda f: build(

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from suture.aligners import Affine, Alignment, RefusedError, Space, SutureError, UsageError
+from suture.stitching.models import programstitch
 from suture.stitching.models.program import read_program
-from suture.stitching.models.programstitch import stitch_programs
+from suture.stitching.models.programstitch import by_parts, stitch_programs
 
 P, Q, C = 8, 4, 3
+IMAGES = np.ones((3, 1, 12, 12), np.float32)
 
 
 class Tokens(nn.Module):
@@ -63,6 +65,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "images.pt2", convolutions(), torch.randn(2, 1, 12, 12), shapes=({0: rows},))
     save(folder / "head.pt2", nn.Linear(Q, C), torch.randn(2, Q), shapes=({0: rows},))
     save(folder / "fixed.pt2", nn.Sequential(nn.Unflatten(0, (2, 1)), nn.Linear(Q, C)), torch.randn(2, Q))
+    save(folder / "four.pt2", nn.Sequential(nn.Unflatten(0, (4, 1)), nn.Linear(Q, C)), torch.randn(4, Q))
     save(folder / "half.pt2", nn.Linear(Q, C).to(torch.bfloat16), torch.randn(2, Q).bfloat16(), shapes=({0: rows},))
     return folder
 
@@ -135,11 +138,45 @@ def test_half_precision_is_met_by_casts(files: Path, tmp_path: Path) -> None:
     assert done["outputs"][0]["type"] == "bfloat16"
 
 
+class Labelled(nn.Linear):
+    """Scores and the number of the highest, of so many classes that 1e-4 of the largest is one of them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = super().forward(x)
+        return scores, scores.argmax(-1) + 30_000
+
+
+def test_labels_must_be_the_same(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = save(tmp_path / "labels.pt2", Labelled(Q, C), torch.randn(2, Q), shapes=({0: Dim("n")},))
+    done = stitch_programs(files / "images.pt2", mapping(), decoder, tmp_path / "whole.pt2")
+    assert [each["type"] for each in done["outputs"]] == ["float32", "int64"]
+
+    def other(*parts: Any) -> list[Any]:
+        scores, labels = by_parts(*parts)
+        return [scores, labels + 1]
+
+    monkeypatch.setattr(programstitch, "by_parts", other)
+    with pytest.raises(RefusedError, match="other labels"):
+        stitch_programs(files / "images.pt2", mapping(), decoder, tmp_path / "other.pt2")
+
+
 @pytest.mark.parametrize(
     ("encoder", "alignment", "decoder", "options", "error", "words"),
     [
         ("images", Affine(torch.ones(Q, P), torch.ones(P)), "head", {}, RefusedError, "wrong way round"),
         ("images", mapping(), "fixed", {}, RefusedError, "fixed number of rows"),
+        ("images", mapping(), "four", {}, RefusedError, r"four\.pt2: .* takes 4 rows"),
+        (
+            "images",
+            mapping(),
+            "head",
+            {"probe": {"input": IMAGES[:0]}},
+            RefusedError,
+            "parts give no rows on the probe",
+        ),
+        ("images", mapping(), "head", {"probe": {"input": np.array(["a"])}}, SutureError, "takes numbers, .* <U1"),
+        ("images", mapping(), "head", {"probe": {"input": IMAGES[..., :1]}}, SutureError, r"cannot be run \(.*\)\.$"),
+        ("images", mapping(), "head", {"probe": {"x": IMAGES}}, UsageError, "none for input; it has x"),
         ("images", mapping(), "tokens", {}, RefusedError, "one input of floating-point"),
         ("tokens", mapping(), "head", {}, SutureError, "--encoder-output"),
         ("tokens", mapping(), "head", {"output": "last"}, SutureError, "there is no 'last'"),

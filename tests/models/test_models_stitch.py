@@ -12,6 +12,9 @@ from suture.aligners import (
     ALIGNERS,
     Affine,
     Alignment,
+    Identity,
+    Map,
+    Normalize,
     Procrustes,
     RefusedError,
     RelativeRepresentation,
@@ -62,6 +65,26 @@ def test_every_kind_of_map_goes_into_a_module(name: str) -> None:
 def test_the_map_takes_the_dtype_of_its_decoder() -> None:
     whole = stitch(nn.Linear(5, P).double(), mapping(), nn.Linear(Q, C).double())
     assert whole(torch.randn(2, 5, dtype=torch.float64)).dtype == torch.float64
+
+
+HALVES = (torch.float32, torch.float16), (torch.float16, torch.float32), (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("first", "second"), HALVES)
+@pytest.mark.parametrize("between", [mapping(), Affine(torch.eye(P), torch.zeros(P)), Normalize(P), Identity(P)])
+def test_parts_of_other_precision_are_met_by_casts(first: torch.dtype, second: torch.dtype, between: Map) -> None:
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(5, P), nn.Linear(between.target_dim, C)
+    x = torch.randn(9, 5)
+    expected = decoder(between(encoder(x)))
+    whole = stitch(encoder.to(first), between, decoder.to(second))
+    came = whole(x.to(first))
+    assert came.dtype == second
+    torch.testing.assert_close(came.float(), expected, rtol=5e-2, atol=5e-2)
+    torch.testing.assert_close(torch.export.export(whole, (x.to(first),)).module()(x.to(first)), came)
+    host = nn.Sequential(nn.Linear(5, between.target_dim), decoder).to(second)
+    torch.testing.assert_close(swap_encoder(host, "0", encoder, between)(x.to(first)), came)
+    assert whole.double()(x.double()).dtype == torch.float64
 
 
 def test_rows_are_scaled_as_those_of_the_fit_were() -> None:
@@ -125,6 +148,9 @@ def test_any_callables() -> None:
         stitch(lambda rows: rows, mapping(), head)
     with pytest.raises(SutureError, match="6 dims"):
         stitch(lambda rows: rows, mapping(), head.predict)(x)
+    for one in (np.ones(P, np.float32), torch.ones(P)):  # there is no such axis
+        with pytest.raises(SutureError, match="along axis 1"):
+            stitch(lambda rows: rows, mapping(), lambda rows: rows, dim=1)(one)
 
 
 class Model(nn.Module):
@@ -148,6 +174,8 @@ def test_an_encoder_is_swapped_in_a_copy() -> None:
     assert swapped.inner.encoder.encoder is encoder  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="inner, again, head"):
         swap_encoder(model, "encodr", encoder, mapping())
+    with pytest.raises(UsageError, match="expected a module, got function"):
+        swap_encoder(model, "inner.encoder", lambda rows: rows, mapping())  # type: ignore[arg-type]
 
 
 def test_a_map_the_wrong_way_round_is_named() -> None:
