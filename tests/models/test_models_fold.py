@@ -12,15 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from sklearn.base import BaseEstimator
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC, SVR, LinearSVC
+from sklearn.preprocessing import Normalizer, RobustScaler, StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from torch import nn
 
 from suture.aligners import (
@@ -192,6 +196,17 @@ def items() -> tuple[Any, Any]:
     return x, y
 
 
+def fit_inside(head: Any, x: Any, y: Any) -> Any:
+    """Fit an estimator, also what is frozen in it."""
+    for frozen in [
+        head,
+        *(step for _, inner in getattr(head, "steps", []) for step in getattr(inner, "named_steps", {}).values()),
+    ]:
+        if isinstance(frozen, FrozenEstimator):
+            frozen.estimator.fit(x, y)
+    return head.fit(x, y)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
     "head",
@@ -209,6 +224,9 @@ def items() -> tuple[Any, Any]:
         Ridge(),
         LinearRegression(),
         SVR(kernel="linear"),
+        FrozenEstimator(LogisticRegression()),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
+        make_pipeline(make_pipeline(RobustScaler()), make_pipeline(FrozenEstimator(StandardScaler()), LinearSVC())),
     ],
     ids=lambda head: str(head).replace(" ", ""),
 )
@@ -217,7 +235,7 @@ def test_estimators(head: Any, classes: int, items: tuple[Any, Any]) -> None:
     y = np.minimum(y, classes - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        head.fit(x, y)
+        fit_inside(head, x, y)
     mapping = a_map()
     folded = fold(mapping, head)
     rows = np.random.default_rng(3).normal(size=(80, P))
@@ -268,6 +286,20 @@ def test_a_norm_before_the_layer_is_not_passed_over(tmp_path: Path) -> None:
         load_head(tmp_path / "head.safetensors")
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        nn.Sequential(nn.BatchNorm1d(Q, affine=False), nn.Linear(Q, C)).state_dict(),
+        {"weight": torch.ones(C, Q), "bias": torch.ones(C), "scale": torch.ones(Q)},
+        {"weight": torch.ones(C, Q), "input.running_mean": torch.ones(1)},
+    ],
+)
+def test_what_is_done_before_the_layer_is_not_passed_over(tensors: Any, tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "head.safetensors")
+    with pytest.raises(SutureError, match=r"expected weight and bias alone, found .* fold\(alignment, module\)"):
+        load_head(tmp_path / "head.safetensors")
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[Any, Any]) -> None:
     x, y = items[0], np.array(["one", "two", "three"])[np.minimum(items[1], classes - 1)]
@@ -276,6 +308,85 @@ def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[
     answers = [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()]
     assert answers == model.predict(x).tolist()
     np.testing.assert_allclose(torch.softmax(head.scores(torch.from_numpy(x)), 1), model.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (SVC(kernel="linear"), "one-against-one"),
+        (NuSVC(kernel="linear", nu=0.2), "one-against-one"),
+        (make_pipeline(StandardScaler(), SVC(kernel="linear")), "one-against-one"),
+        (PLSRegression(2), "expected an estimator known to be linear"),
+        (SVC(kernel="rbf"), "expected an estimator known to be linear"),
+        (Ridge(), "predicts one number"),
+        (SVR(kernel="linear"), "predicts one number"),
+    ],
+    ids=lambda each: str(each).replace(" ", ""),
+)
+def test_what_is_no_row_a_class_makes_no_head(model: Any, words: str, items: tuple[Any, Any]) -> None:
+    with pytest.raises(UsageError, match=words):
+        Head.of(model.fit(*items))
+
+
+def test_a_head_is_compared_with_its_estimator(items: tuple[Any, Any]) -> None:
+    model = LogisticRegression().fit(*items)
+    model.decision_function = lambda rows: rows @ model.coef_.T  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="the scores of LogisticRegression are not"):
+        Head.of(model)
+
+
+def test_heads_of_wrapped_and_sparse_estimators(items: tuple[Any, Any]) -> None:
+    x, y = items
+    model = LogisticRegression().fit(x, y)
+    for wrapped in (
+        FrozenEstimator(model),
+        GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2).fit(x, y),
+        make_pipeline(make_pipeline("passthrough", StandardScaler()), LogisticRegression()).fit(x, y),
+        SVC(kernel="linear").fit(x, y > 0),
+    ):
+        head = Head.of(wrapped)
+        assert [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()] == wrapped.predict(x).tolist()
+    expected = fold(a_map(), model).predict_proba(x @ np.ones((Q, P)))
+    sparse = model.sparsify()
+    torch.testing.assert_close(Head.of(sparse).weight, torch.from_numpy(model.coef_.toarray()))
+    np.testing.assert_allclose(fold(a_map(), sparse).predict_proba(x @ np.ones((Q, P))), expected)
+
+
+def test_estimators_that_say_too_little(items: tuple[Any, Any]) -> None:
+    class Bare(BaseEstimator):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            self.coef_ = x
+            return self
+
+    with pytest.raises(UsageError, match="n_features_in_"):
+        fold(a_map(), Bare().fit(*items))
+    for taker in (Head.of, lambda head: fold(a_map(), head)):
+        with pytest.raises(UsageError, match="is not: fit it"):
+            taker(LogisticRegression())
+
+
+@pytest.mark.parametrize("kind", [float, bool, np.int16, "U1"])
+def test_names_of_classes_survive_a_file(kind: Any, items: tuple[Any, Any], tmp_path: Path) -> None:
+    x, y = items
+    head = Head.of(LogisticRegression().fit(x, np.minimum(y, 1).astype(kind)))
+    save_head(head, tmp_path / "head.safetensors")
+    assert load_head(tmp_path / "head.safetensors").classes == head.classes == (("0", "1") if kind == "U1" else (0, 1))
+
+
+def test_heads_that_no_file_could_hold() -> None:
+    weight, bias = torch.zeros(2, 3), torch.zeros(2)
+    for classes in (("a", "a"), (1, "1"), (True, 1)):
+        with pytest.raises(SutureError, match="differ as text"):
+            Head(weight, bias, classes)
+    for odd in (0.5, None, float("nan")):
+        with pytest.raises(SutureError, match="strings or whole numbers"):
+            Head(weight, bias, (odd, 1))  # type: ignore[arg-type]
+    with pytest.raises(SutureError, match="expected 2 classes, got 1"):
+        Head(weight[:1], bias[:1], ("yes",))
+    with pytest.raises(SutureError, match="floating-point"):
+        Head(weight.long(), bias)
+    with pytest.raises(UsageError, match=r"\.safetensors"):
+        save_head(Head(weight, bias), "head.npz")
 
 
 def test_a_head_says_which_directions_matter() -> None:
