@@ -114,7 +114,7 @@ class Head:
         return self.proven_fold(alignment)[0]
 
     def proven_fold(self, alignment: Alignment | Map) -> tuple[Head, float]:
-        """`fold`, and how far it is from map and head on the probe, relative to the largest score (at least 1).
+        """`fold`, and how far it is from map and head on the probe, relative to the largest score.
 
         Raises `RefusedError` for a map that is not affine, or does not end in this head's space.
         """

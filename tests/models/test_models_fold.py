@@ -42,6 +42,7 @@ from suture.aligners import (
 )
 from suture.aligners.choose import NeighbourJudge
 from suture.stitching.models import Head, HeadJudge, fold, load_head, save_head
+from suture.stitching.models.fold import require_equal
 
 P, Q, C = 7, 5, 3
 
@@ -72,6 +73,8 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "sequence": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(Q, 9), nn.ReLU(), nn.Linear(9, C)),
     "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(Q, 4), nn.Tanh()), nn.Linear(4, C)),
     "batch norm": lambda: nn.Sequential(nn.BatchNorm1d(Q), nn.Linear(Q, C)),
+    "nested batch norm": lambda: nn.Sequential(nn.Sequential(nn.BatchNorm1d(Q)), nn.Linear(Q, C)),
+    "nested dropout": lambda: nn.Sequential(nn.Sequential(nn.Dropout(0.5)), nn.Linear(Q, C)),
 }
 
 
@@ -84,7 +87,7 @@ def test_linear_heads(name: str) -> None:
             part.running_mean.normal_()  # type: ignore[union-attr]
             part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     folded = assert_folded(head, torch.randn(40, P))
-    own = 2 * Q if name == "batch norm" else -C if name == "no bias" else 0
+    own = 2 * Q if "batch norm" in name else -C if name == "no bias" else 0
     first = next(part for part in head.modules() if isinstance(part, nn.Linear)).out_features
     assert numbers(folded) == numbers(head) + (P - Q) * first - own  # nothing but the wider rows
 
@@ -99,6 +102,19 @@ def test_layer_norm_and_linear_stay_exact(p: int, q: int, affine: bool) -> None:
         nn.init.normal_(head[0].bias)  # type: ignore[arg-type]
     mapping, x = a_map(p, q), 3 * torch.randn(50, p)
     torch.testing.assert_close(fold(mapping, head)(x), head(mapping(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.Sequential(nn.Identity(), nn.Dropout(0.5))], ids=str)
+def test_what_does_nothing_may_stand_between_a_norm_and_its_layer(between: nn.Module) -> None:
+    folded = assert_folded(nn.Sequential(nn.LayerNorm(Q), between, nn.Linear(Q, C), nn.ReLU()), torch.randn(40, P))
+    assert [name for name, _ in folded.named_children()] == ["0", "1", "2", "3"]
+
+
+def test_layers_that_are_shared_stay_shared() -> None:
+    last = nn.Linear(Q, Q)
+    folded = assert_folded(nn.Sequential(nn.Linear(Q, Q), nn.Sequential(last, nn.ReLU()), last), torch.randn(40, P))
+    assert folded[1][0] is folded[2]  # type: ignore[index]
+    assert folded[2] is not last  # type: ignore[index]
 
 
 @pytest.mark.parametrize("head", [nn.Conv2d(Q, C, 1), nn.Conv2d(Q, C, 3, stride=2), nn.Conv1d(Q, C, 2)], ids=str)
@@ -142,9 +158,57 @@ class Doubled(Own):
         return super().forward(x * 2 + 1)
 
 
-def test_a_head_that_bends_its_input_first_fails_the_proof() -> None:
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-20])
+def test_a_head_that_bends_its_input_first_fails_the_proof(size: float) -> None:
+    for head in (Doubled(), Own()):
+        with torch.no_grad():
+            head.out.weight *= size
+            head.out.bias *= size
+        if isinstance(head, Doubled):
+            with pytest.raises(RefusedError, match="differs from map and head"):
+                fold(a_map(), head, layer="hidden")
+        else:
+            fold(a_map(), head, layer="hidden")
+
+
+def test_outputs_that_are_all_zero_must_be_equal() -> None:
+    head = Own()
+    nn.init.zeros_(head.out.weight)
+    nn.init.zeros_(head.out.bias)
+    fold(a_map(), head, layer="hidden")
+    require_equal(np.zeros(3), np.zeros(3), torch.float32)
+    with pytest.raises(RefusedError, match="differs"):
+        require_equal(np.array([0.0, 1e-30]), np.zeros(2), torch.float32)
+
+
+class Several(Own):
+    """Scores in a dict, and more beside them."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"loss": None, "scores": super().forward(x), "more": (torch.tanh(self.hidden(x)),)}
+
+
+class Silent(Own):
+    def forward(self, x: torch.Tensor) -> Any:
+        return None
+
+
+def test_all_that_a_head_gives_is_compared() -> None:
+    head, x = Several(), torch.randn(9, P)
+    folded = fold(a_map(), head, layer="hidden")
+    torch.testing.assert_close(folded(x)["scores"], head(a_map()(x))["scores"], rtol=1e-5, atol=1e-5)
+    head.register_forward_hook(lambda module, inputs, out: {**out, "input": inputs[0].sum()})
     with pytest.raises(RefusedError, match="differs from map and head"):
-        fold(a_map(), Doubled(), layer="hidden")
+        fold(a_map(), head, layer="hidden")
+    with pytest.raises(UsageError, match="gives tensors"):
+        fold(a_map(), Silent(), layer="hidden")
+
+
+@pytest.mark.parametrize("probe", [np.ones((3, P)), np.ones((3, P), np.float32), [[1.0] * P], torch.ones(3, P)])
+def test_probes_are_arrays_or_tensors(probe: Any) -> None:
+    assert fold(a_map(), nn.Linear(Q, C), probe=probe).in_features == P
+    with pytest.raises(SutureError, match="expected vectors of 7 dims"):
+        fold(a_map(), nn.Linear(Q, C), probe=np.ones((3, Q)))
 
 
 @pytest.mark.parametrize(
