@@ -33,12 +33,16 @@ def evaluate_head(
     json: Json = False,
 ) -> None:
     """Judge an old head on a new encoder: native, stitched, folded, relative, absolute, with intervals."""
-    from ..aligners import load
+    from ..aligners import UsageError, load
     from ..stitching.models import load_head
     from ..stitching.models.judge import evaluate_head as judge
-    from ..stitching.models.judge import read_labels
+    from ..stitching.models.labels import read_labels
     from .output import print_json, rows_progress
 
+    if relative_map is not None and relative_head is None:
+        raise UsageError(
+            "--relative-map names the map of a head that knows relative rows; give it: --relative-head FILE."
+        )
     alignment, own = load(map_file), load_head(head)
     dump, *others = open_dumps([source] if native is None else [source, native], None, ids, id_column)
     with rows_progress(dump.rows, "choosing") as advance:
@@ -47,6 +51,7 @@ def evaluate_head(
             own,
             dump,
             read_labels(labels, dump),
+            labels_name=str(labels),
             native=others[0] if others else None,
             relative_head=None if relative_head is None else load_head(relative_head),
             relative=None if relative_map is None else load(relative_map),

@@ -192,7 +192,7 @@ def require_bare(tensors: Mapping[str, Tensor], dim: int) -> None:
             raise SutureError(
                 f"expected weight and bias alone, found {name} {tuple(tensor.shape)} beside them: something is done "
                 f"with the {dim} dims before the linear layer. In Python fold(alignment, module) takes batch norms, "
-                "LayerNorm and scalers in; else leave that tensor out of the file."
+                "LayerNorm and scalers in; a tensor that has no part in the scores may be left out of the file."
             )
 
 
