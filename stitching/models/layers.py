@@ -116,7 +116,7 @@ def rebuilt(
         elif plain_sequence(part):
             parts[name] = rebuilt(part, made, memo, path)
         else:
-            parts[name] = copy.deepcopy(part, memo)  # type: ignore[assignment]
+            parts[name] = copy.deepcopy(part, memo)
     out = nn.Sequential(OrderedDict(parts))
     out.training = head.training
     return out
