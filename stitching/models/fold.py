@@ -60,7 +60,7 @@ def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, pro
     mapping = affine_map(alignment)
     if is_estimator(head):
         folded = fold_estimator(mapping, head)
-        rows = probe_rows(alignment, mapping) if probe is None else torch.as_tensor(np.asarray(probe))
+        rows = probe_rows(alignment, mapping) if probe is None else given_rows(probe)
         before = decision(head, mapping(rows.double()).numpy())
         require_equal(decision(folded, rows.double().numpy()), before, torch.float64)
         return folded
@@ -70,7 +70,7 @@ def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, pro
             "arrays there is Head(weight, bias).fold(alignment)."
         )
     folded = fold_inside(head, mapping, layer)
-    rows = probe_rows(alignment, mapping) if probe is None else torch.as_tensor(probe)
+    rows = probe_rows(alignment, mapping) if probe is None else given_rows(probe)
     prove(head, folded, mapping, layer, rows, given=probe is not None)
     return folded
 
@@ -97,6 +97,11 @@ def probe_rows(alignment: Alignment | Map, mapping: Map) -> Tensor:
     if space is not None and space.canaries is not None:
         return space.canaries[:PROBES].float()
     return torch.randn(PROBES, mapping.source_dim, generator=torch.Generator().manual_seed(0))
+
+
+def given_rows(probe: Any) -> Tensor:
+    """A probe as a tensor; of arrays a copy, for those of a file that is mapped cannot be written to."""
+    return probe if isinstance(probe, Tensor) else torch.from_numpy(np.array(probe))
 
 
 @torch.no_grad()

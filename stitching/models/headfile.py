@@ -156,7 +156,8 @@ def load_head(path: str | Path) -> Head:
     if path.suffix == ".onnx":
         raise UsageError(
             f"{path}: expected weight (classes, q) and bias (classes,) in .safetensors, got an ONNX model; these "
-            "are for `suture fold` and `suture stitch`. Save its last layer: suture.stitching.models.save_head."
+            "are for `suture fold`, `stitch` and `evaluate-head`. Save its last layer: "
+            "suture.stitching.models.save_head."
         )
     if is_map_file(path):
         raise SutureError(f"{path}: expected a head, weight (classes, q) and bias (classes,), this is a suture map.")

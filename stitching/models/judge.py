@@ -18,8 +18,8 @@ from ...aligners.maps import Affine, Map
 from ...aligners.recognise import require_side
 from ..dumps import Dump
 from ..rows import in_order_of, rows_of, screened
-from .headfile import Head
 from .labels import class_numbers
+from .onnxhead import Chooser
 from .stitch import Unit, model_map
 
 __all__ = ["evaluate_head"]
@@ -46,13 +46,13 @@ DEFINITIONS = {
 
 def evaluate_head(
     alignment: Alignment,
-    head: Head,
+    head: Chooser,
     source: Dump,
     labels: Sequence[Any],
     *,
     labels_name: str = "labels",
     native: Dump | None = None,
-    relative_head: Head | None = None,
+    relative_head: Chooser | None = None,
     relative: Alignment | None = None,
     normalize: Unit = "auto",
     by_row: bool = False,
@@ -157,7 +157,7 @@ def unit_rows(alignment: Alignment, side: str) -> bool:
     return space is not None and space.unit
 
 
-def require_takes(head: Head, dim: int, what: str, gives: str) -> None:
+def require_takes(head: Chooser, dim: int, what: str, gives: str) -> None:
     """Raises `RefusedError` for a head of another width."""
     if head.dim != dim:
         raise RefusedError(

@@ -14,7 +14,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps import Dump
 from ..dumps.formats.npy import open_npy_ids
 from ..dumps.idfiles import open_columns, open_ids
-from .headfile import Head
+from .onnxhead import Chooser
 
 __all__ = ["class_numbers", "read_labels"]
 
@@ -59,7 +59,7 @@ def first_byte(path: Path) -> bytes:
         return file.read(64).strip()[:1]
 
 
-def class_numbers(labels: Sequence[Any], head: Head, what: str) -> NDArray[np.int64]:
+def class_numbers(labels: Sequence[Any], head: Chooser, what: str) -> NDArray[np.int64]:
     """The row of the head that each label names. Raises `RefusedError` for labels that the head does not know."""
     known = {str(name): i for i, name in enumerate(head.labels)}
     unknown = Counter(str(label) for label in labels if str(label) not in known)

@@ -165,6 +165,35 @@ def test_evaluate_head_counts_as_scikit_learn_does(
     assert "native needs the same rows by the target's encoder (--native)" in text
 
 
+def test_heads_that_are_onnx_models_are_judged(
+    suture: Run, fails: Run, world: Path, ab: Path, head: Path, labels: Path, model: Any, here: Path
+) -> None:
+    words = (world / "gallery.a.npy", "--native", world / "gallery.b.npy", "--labels", labels, "--json")
+    plain = suture("evaluate-head", ab, head, *words).json
+    path = linear_onnx(here / "head.onnx", model.coef_, model.intercept_, "rows", "scores")
+    assert suture("evaluate-head", ab, path, *words).json | {"head": str(head)} == plain
+    # an output of labels must say what the scores say
+    whole = onnx.load(path)
+    whole.graph.node.append(helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+    whole.graph.output.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+    onnx.save(whole, path)
+    assert suture("evaluate-head", ab, path, *words).json | {"head": str(head)} == plain
+    whole.metadata_props.add(key="classes", value="[2, 1, 0]")
+    onnx.save(whole, path)
+    assert "its output of labels says" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    linear_onnx(path, model.coef_[:1], model.intercept_[:1], "rows", "scores")
+    assert "at least two classes" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    whole.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", 32]))
+    onnx.save(whole, path)
+    assert "expected one output of floating-point scores" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    del whole.graph.output[1:]
+    whole.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(whole, path)
+    assert "expected one input of floating-point rows (?, q), got rows float32 (4, 32)" in fails(
+        1, "evaluate-head", ab, path, *words[:-1]
+    )
+
+
 def test_what_should_give_pause_is_said(
     suture: Run, world: Path, ab: Path, ac: Path, head: Path, labels: Path, model: Any, here: Path
 ) -> None:
@@ -273,7 +302,8 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
-        (2, ("evaluate-head", "AB", "broken.onnx", "A", "--labels", "LABELS"), "got an ONNX model"),
+        (1, ("evaluate-head", "AB", "broken.onnx", "A", "--labels", "LABELS"), "expected an ONNX model"),
+        (2, ("fit", "A", "B", "-o", "x.safetensors", "--head", "broken.onnx"), "got an ONNX model"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "F"), "or --id-column NAME)."),
         (3, ("evaluate-head", "AB", "HEAD", "B", "--labels", "LABELS"), "24 dims"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "few.npy"), "500 rows, got 3"),
