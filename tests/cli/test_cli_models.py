@@ -324,6 +324,7 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         ),
         (1, ("evaluate-head", "AB", "HEAD", "A", "--labels", "float.npy"), "expected labels as a 1-D array"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "moved.npy"), "the same order"),
+        (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "half.npy"), "of other items"),
         (
             2,
             ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--relative-map", "none"),
@@ -348,6 +349,9 @@ def test_refusals(
     (here / "some.json").write_text(json.dumps(["", "cat", *map(str, np.load(labels)[2:].tolist())]))
     np.save("float.npy", np.load(labels).astype(float))
     np.save("moved.npy", np.roll(np.load(world / "gallery.b.npy"), 1, axis=0))
+    rows = load(ab).translate()(np.load(world / "gallery.a.npy"))  # what this map tells pairs of well
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.save("half.npy", np.concatenate([rows[:250], rows[251:], rows[250:251]]))
     normed = nn.Sequential(nn.BatchNorm1d(32, affine=False), nn.Linear(32, 3)).state_dict()
     save_file({name: value.numpy() for name, value in normed.items()}, "normed.safetensors")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
