@@ -14,7 +14,7 @@ __all__ = ["evaluate_head"]
 
 def evaluate_head(
     map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map: new encoder -> what the head knows.")],
-    head: Annotated[Path, typer.Argument(metavar="HEAD", help="weight (classes, q), bias (classes,).")],
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="weight (classes, q), bias (classes,), or .onnx.")],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Labelled rows by the new encoder, not fitted on.")],
     labels: Annotated[Path, typer.Option(help="Label of each row, or a table with the columns id and label.")],
     native: Annotated[str | None, typer.Option(help="The same rows by the encoder that the head knows.")] = None,
@@ -33,13 +33,17 @@ def evaluate_head(
     json: Json = False,
 ) -> None:
     """Judge an old head on a new encoder: native, stitched, folded, relative, absolute, with intervals."""
-    from ..aligners import load
-    from ..stitching.models import load_head
+    from ..aligners import UsageError, load
     from ..stitching.models.judge import evaluate_head as judge
-    from ..stitching.models.judge import read_labels
+    from ..stitching.models.labels import read_labels
+    from ..stitching.models.onnxhead import load_chooser
     from .output import print_json, rows_progress
 
-    alignment, own = load(map_file), load_head(head)
+    if relative_map is not None and relative_head is None:
+        raise UsageError(
+            "--relative-map names the map of a head that knows relative rows; give it: --relative-head FILE."
+        )
+    alignment, own = load(map_file), load_chooser(head)
     dump, *others = open_dumps([source] if native is None else [source, native], None, ids, id_column)
     with rows_progress(dump.rows, "choosing") as advance:
         result = judge(
@@ -47,8 +51,9 @@ def evaluate_head(
             own,
             dump,
             read_labels(labels, dump),
+            labels_name=str(labels),
             native=others[0] if others else None,
-            relative_head=None if relative_head is None else load_head(relative_head),
+            relative_head=None if relative_head is None else load_chooser(relative_head),
             relative=None if relative_map is None else load(relative_map),
             normalize=normalize,
             by_row=by_row,

@@ -17,7 +17,7 @@ from ..aligners.named.concepts import Concepts
 from ..aligners.recognise import require_side
 from .dumps import Dump
 from .dumps.idfiles import open_ids
-from .models.judge import read_labels
+from .models.labels import read_labels
 from .rows import all_rows, partners
 
 __all__ = ["explain", "fit_concepts", "fit_labels"]

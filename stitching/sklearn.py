@@ -42,8 +42,9 @@ class AlignmentTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
     """Rows ``(n, p)`` of one space into another ``(n, q)``, by a map fitted on pairs.
 
     ``aligner``: a name from `suture.aligners.ALIGNERS`, "auto" (the best out of fold), or an aligner. Parameters of an
-    aligner are reached as ``aligner__strength``, also where it was given by name. ``normalize``: as in `model_map`;
-    "auto" gives unit rows where the target's were.
+    aligner are reached by its own names for them, ``aligner__alpha`` of "ridge" or ``aligner__strength`` of
+    "rotation-ridge", also where it was given by name. ``normalize``: as in `model_map`; "auto" gives unit rows where
+    the target's were.
 
     The target rows are ``y`` of `fit`, or, inside a pipeline whose ``y`` are labels, its keyword ``target``
     (``pipe.fit(X, labels, align__target=Y)``), which cross-validation splits along with the rows. A one-dimensional
@@ -151,8 +152,16 @@ class AlignmentTransformer(TransformerMixin, BaseEstimator):  # type: ignore[mis
     def score(self, X: Any, y: Any = None, *, target: Any = None) -> float:
         """Mean overlap@10 with the target rows: the share of each one's ten nearest that the mapped rows find.
 
-        What `suture fit` chooses by. Raises `ValueError` for fewer than 12 rows.
+        What `suture fit` chooses by. Raises `ValueError` for fewer than 12 rows, and for labels as ``y`` without
+        ``target``.
         """
+        check_is_fitted(self, "alignment_")
+        shape = np.shape(y if target is None else target)
+        if (shape[1] if len(shape) == 2 else 1) != self._map.target_dim or len(shape) not in (1, 2):
+            raise ValueError(
+                f"score: expected rows of the target space, (n, {self._map.target_dim}), got shape {shape}; where y "
+                "are labels, give the rows as target=."
+            )
         goal = check_array(y if target is None else target, dtype=DTYPES, ensure_2d=False, input_name="target")
         mapped = torch.from_numpy(self.transform(X))
         check_consistent_length(mapped, goal)

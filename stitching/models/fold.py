@@ -8,7 +8,7 @@ so a folded linear head is a head like any other: no layer more, no number more,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,6 @@ from ...aligners.errors import RefusedError, UsageError
 from ...aligners.maps import Affine, Identity, Map
 from .estimators import decision, fold_estimator, is_estimator
 from .layers import CONVOLUTIONS, FOLDABLE, fold_layer, input_dim
-from .stitch import picked
 
 __all__ = ["affine_map", "fold", "probe_rows", "require_equal"]
 
@@ -45,21 +44,23 @@ def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, pro
     """A copy of ``head`` that takes vectors of the source space: ``folded(x) = head(map(x))``.
 
     ``head`` is a torch module or a fitted scikit-learn estimator. Modules: `nn.Linear`; convolutions without padding
-    (the map goes along the channels); `nn.Sequential` that begins with one of these, with identities, dropout or batch
-    norms (as in eval mode) before it; `nn.LayerNorm` followed by `nn.Linear`, which stays exact but needs the length of
-    the mapped row, and so keeps one product more (`layers.NormedLinear`); any other module if ``layer`` names the one
-    of its layers, linear or convolution, that takes the head's input. Estimators: linear models, linear SVMs and
-    multilayer perceptrons, and pipelines that begin with scalers or a PCA.
+    (the map goes along the channels); `nn.Sequential`, also nested, that begins with one of these, with identities,
+    dropout or batch norms (as in eval mode) before it; `nn.LayerNorm` followed by `nn.Linear`, which stays exact but
+    needs the length of the mapped row, and so keeps one product more (`layers.NormedLinear`); any other module if
+    ``layer`` names the one of its layers, linear or convolution, that takes the head's input. Estimators: linear
+    models, linear SVMs and multilayer perceptrons, pipelines that begin with scalers or a PCA, and searches and
+    `FrozenEstimator` around these, of which the estimator inside comes back.
 
     The map alone is folded: rows are not scaled to unit length behind it, as `stitch` may do. The folded head is run
-    against map and head on a ``probe``, a batch in the source space (by default the map's own canaries, or random
-    rows), and refused where outputs differ by more than 1e-5 of the largest (2e-2 in half precision).
+    against map and head on a ``probe``, an array or tensor of source rows as the head takes them (by default the map's
+    own canaries, or random rows), and refused where outputs, all tensors of tuples and dicts, differ by more than 1e-5
+    of the largest (2e-2 in half precision).
     Raises `RefusedError` where the head cannot be folded, widths do not fit, or the proof fails.
     """
     mapping = affine_map(alignment)
     if is_estimator(head):
         folded = fold_estimator(mapping, head)
-        rows = probe_rows(alignment, mapping) if probe is None else torch.as_tensor(np.asarray(probe))
+        rows = probe_rows(alignment, mapping) if probe is None else given_rows(probe)
         before = decision(head, mapping(rows.double()).numpy())
         require_equal(decision(folded, rows.double().numpy()), before, torch.float64)
         return folded
@@ -69,7 +70,7 @@ def fold(alignment: Alignment | Map, head: Any, *, layer: str | None = None, pro
             "arrays there is Head(weight, bias).fold(alignment)."
         )
     folded = fold_inside(head, mapping, layer)
-    rows = probe_rows(alignment, mapping) if probe is None else probe
+    rows = probe_rows(alignment, mapping) if probe is None else given_rows(probe)
     prove(head, folded, mapping, layer, rows, given=probe is not None)
     return folded
 
@@ -98,6 +99,11 @@ def probe_rows(alignment: Alignment | Map, mapping: Map) -> Tensor:
     return torch.randn(PROBES, mapping.source_dim, generator=torch.Generator().manual_seed(0))
 
 
+def given_rows(probe: Any) -> Tensor:
+    """A probe as a tensor; of arrays a copy, for those of a file that is mapped cannot be written to."""
+    return probe if isinstance(probe, Tensor) else torch.from_numpy(np.array(probe))
+
+
 @torch.no_grad()
 def prove(
     head: nn.Module, folded: nn.Module, mapping: Affine, layer: str | None, probe: Tensor, *, given: bool
@@ -119,8 +125,22 @@ def prove(
                 f"the head could not be run on a probe of shape {tuple(x.shape)}: {error}. Give probe=, a batch of the "
                 f"source space as the head takes it; {takers(head, mapping.target_dim)}."
             ) from error
-    came, expected = (picked(out, 0) if isinstance(out, tuple | list) else out for out in reversed(outputs))
-    require_equal(came.double().numpy(force=True), expected.double().numpy(force=True), like.dtype)
+    expected, came = map(tensors_in, outputs)
+    if not came or len(came) != len(expected):
+        raise UsageError(
+            f"head: expected a module that gives tensors, the same number each time, got {type(outputs[0]).__name__} "
+            f"with {len(expected)}, folded {len(came)}; wrap it in one that gives its scores."
+        )
+    for one, other in zip(came, expected, strict=True):
+        require_equal(one.double().numpy(force=True), other.double().numpy(force=True), like.dtype)
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """The tensors that a module gave: by itself, or in tuples, lists and mappings."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return [tensor for part in parts for tensor in tensors_in(part)]
 
 
 @contextmanager
@@ -136,20 +156,22 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def entry(head: nn.Module, layer: str | None) -> nn.Module:
-    """The first layer that is not an identity."""
+    """The layer that takes the map: the one of that name, else the first that can."""
     if layer is not None:
         return head.get_submodule(layer)
-    while isinstance(head, nn.Sequential):
-        head = next((part for part in head if isinstance(part, (*FOLDABLE, nn.Sequential))), nn.Identity())
-    return head
+    return next((part for part in head.modules() if isinstance(part, FOLDABLE)), head)
 
 
 def require_equal(came: Any, expected: Any, dtype: torch.dtype) -> float:
-    """The largest difference, relative to the largest output (at least 1). Raises `RefusedError` if too large."""
+    """The largest difference, relative to the largest output. Raises `RefusedError` if it is too large.
+
+    Outputs that are all zero must be equal, but for numbers below the smallest normal one of ``dtype``.
+    """
     allowed = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
     if came.shape != expected.shape:
         raise RefusedError(f"the folded head gives shape {came.shape}, map and head give {expected.shape}.")
-    worst = float(np.abs(came - expected).max(initial=0)) / max(1.0, float(np.abs(expected).max(initial=0)))
+    largest = max(float(np.abs(expected).max(initial=0)), torch.finfo(dtype).tiny)
+    worst = float(np.abs(came - expected).max(initial=0)) / largest
     if not worst <= allowed:
         raise RefusedError(
             f"the folded head differs from map and head by {worst:.2e} on the probe. Does the layer take the head's "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ...aligners.errors import SutureError, UsageError
 from ...aligners.file import is_map_file
 from ...aligners.maps import Map
 from ..dumps.atomic import atomic_write
+from .estimators import is_estimator, linear_numbers
 from .fold import affine_map, probe_rows, require_equal
 from .layers import fold_numbers, stored
 
@@ -33,6 +35,7 @@ class Head:
     """``scores = x @ weight.T + bias`` with ``weight`` ``(c, q)`` and ``bias`` ``(c,)``.
 
     ``classes``: the c names or numbers that the rows of ``weight`` stand for; the row numbers where there are none.
+    Names are strings or integers (floats and booleans become integers) and differ as text, for so labels name them.
     ``name``, ``rest`` and ``metadata`` are what else a file held, and is kept: the prefix of the two tensors' names,
     other tensors, other metadata.
     """
@@ -48,8 +51,12 @@ class Head:
         came = (tuple(self.weight.shape), tuple(self.bias.shape))
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise SutureError(f"head: expected weight (classes, q) and bias (classes,), got {came[0]} and {came[1]}.")
-        if self.classes is not None and len(self.classes) != max(2, len(self.weight)):
-            raise SutureError(f"head: expected {len(self.weight)} classes, got {len(self.classes)}.")
+        if not (self.weight.is_floating_point() and self.bias.is_floating_point()):
+            raise SutureError(f"head: expected floating-point numbers, got {self.weight.dtype} and {self.bias.dtype}.")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", plain_names(self.classes))
+            if len(self.classes) != max(2, len(self.weight)):
+                raise SutureError(f"head: expected {max(2, len(self.weight))} classes, got {len(self.classes)}.")
         if not all(bool(torch.isfinite(t).all()) for t in (self.weight, self.bias)):
             raise SutureError("head: expected finite numbers, got NaN or infinity.")
 
@@ -58,21 +65,16 @@ class Head:
         """The head that is in an `nn.Linear`, a fitted linear estimator, or two arrays ``weight`` and ``bias``.
 
         An estimator of two classes has one row of weights; here it gets two, the first of zeros, so that scores are
-        log-odds and their softmax the estimator's probabilities. Raises `UsageError` for anything else.
+        log-odds and their softmax the estimator's probabilities. Scores and choices of the head are compared with the
+        estimator's own on a probe. Raises `UsageError` for anything else.
         """
         if isinstance(head, nn.Linear):
             own = head.weight.new_zeros(len(head.weight)) if head.bias is None else head.bias
             return cls(head.weight.detach().cpu().clone(), own.detach().cpu().clone())
-        if hasattr(head, "coef_") and hasattr(head, "intercept_"):
-            weight = torch.from_numpy(np.atleast_2d(np.asarray(head.coef_, np.float64)))
-            shift = torch.from_numpy(np.broadcast_to(np.asarray(head.intercept_, np.float64), (len(weight),)).copy())
-            known = getattr(head, "classes_", None)
-            if known is not None and len(known) == 2 and len(weight) == 1:
-                weight = torch.cat([torch.zeros_like(weight), weight])
-                shift = torch.cat([torch.zeros_like(shift), shift])
-            if known is not None and len(known) != len(weight):
-                raise UsageError(f"head: {type(head).__name__} has {len(weight)} rows for {len(known)} classes.")
-            return cls(weight, shift, None if known is None else tuple(known.tolist()))
+        if is_estimator(head):
+            coefficients, shift, known = linear_numbers(head)
+            named = None if known is None else tuple(known.tolist())
+            return cls(torch.from_numpy(coefficients), torch.from_numpy(shift), named)
         if not isinstance(head, np.ndarray | Tensor):
             raise UsageError(
                 f"head: expected nn.Linear, a fitted linear estimator or weight and bias, got {type(head).__name__}."
@@ -112,7 +114,7 @@ class Head:
         return self.proven_fold(alignment)[0]
 
     def proven_fold(self, alignment: Alignment | Map) -> tuple[Head, float]:
-        """`fold`, and how far it is from map and head on the probe, relative to the largest score (at least 1).
+        """`fold`, and how far it is from map and head on the probe, relative to the largest score.
 
         Raises `RefusedError` for a map that is not affine, or does not end in this head's space.
         """
@@ -125,7 +127,12 @@ class Head:
 
 
 def save_head(head: Head, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a head to a .safetensors file: aside, flushed, renamed. Raises `RefusedError` if it is there."""
+    """Write a head to a .safetensors file: aside, flushed, renamed.
+
+    Raises `RefusedError` if it is there, `UsageError` for another suffix.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise UsageError(f"{path}: expected a name that ends in .safetensors, the one format of head files.")
     prefix = f"{head.name}." if head.name else ""
     tensors = {**head.rest, f"{prefix}weight": head.weight, f"{prefix}bias": head.bias}
     metadata = dict(head.metadata)
@@ -139,7 +146,8 @@ def save_head(head: Head, path: str | Path, *, overwrite: bool = False) -> None:
 def load_head(path: str | Path) -> Head:
     """The head in a .safetensors file: the one tensor called ``weight`` (or ``NAME.weight``), and its ``bias``.
 
-    A second one, that of a norm before it, would make another head. The metadata key ``classes`` may hold their names
+    A second one, that of a norm before it, would make another head, and so would statistics of a batch norm or another
+    tensor as wide as the rows; such files are refused. The metadata key ``classes`` may hold their names
     as a JSON list. Raises `UsageError` for ONNX models, `SutureError` for any other file.
     """
     path = Path(path)
@@ -148,7 +156,8 @@ def load_head(path: str | Path) -> Head:
     if path.suffix == ".onnx":
         raise UsageError(
             f"{path}: expected weight (classes, q) and bias (classes,) in .safetensors, got an ONNX model; these "
-            "are for `suture fold` and `suture stitch`. Save its last layer: suture.stitching.models.save_head."
+            "are for `suture fold`, `stitch` and `evaluate-head`. Save its last layer: "
+            "suture.stitching.models.save_head."
         )
     if is_map_file(path):
         raise SutureError(f"{path}: expected a head, weight (classes, q) and bias (classes,), this is a suture map.")
@@ -169,10 +178,23 @@ def load_head(path: str | Path) -> Head:
     weight = tensors.pop(found[0])
     bias = tensors.pop(f"{name}.bias" if name else "bias", None)
     try:
+        require_bare(tensors, weight.shape[1])
         classes = classes_of(metadata.pop(CLASSES, None))
         return Head(weight, weight.new_zeros(len(weight)) if bias is None else bias, classes, name, tensors, metadata)
     except SutureError as error:
         raise SutureError(f"{path}: {error}") from error
+
+
+def require_bare(tensors: Mapping[str, Tensor], dim: int) -> None:
+    """Raises `SutureError` where tensors beside weight and bias say that more is done with rows of that width."""
+    for name, tensor in tensors.items():
+        statistics = name.rpartition(".")[2] in ("running_mean", "running_var")
+        if statistics or (tensor.is_floating_point() and dim in tensor.shape):
+            raise SutureError(
+                f"expected weight and bias alone, found {name} {tuple(tensor.shape)} beside them: something is done "
+                f"with the {dim} dims before the linear layer. In Python fold(alignment, module) takes batch norms, "
+                "LayerNorm and scalers in; a tensor that has no part in the scores may be left out of the file."
+            )
 
 
 def classes_of(text: str | None) -> tuple[str | int, ...] | None:
@@ -183,8 +205,23 @@ def classes_of(text: str | None) -> tuple[str | int, ...] | None:
         names = json.loads(text)
     except json.JSONDecodeError as error:
         raise SutureError(f"metadata '{CLASSES}': expected a JSON list, it cannot be read ({error}).") from error
-    if not isinstance(names, list) or not all(type(n) in (str, int) for n in names):
+    if not isinstance(names, list):
         raise SutureError(f"metadata '{CLASSES}': expected a JSON list of strings or integers, got {text[:60]}.")
-    if len(set(names)) < len(names):
-        raise SutureError(f"metadata '{CLASSES}': expected names that differ, got {text[:60]}.")
-    return tuple(names)
+    return plain_names(names)
+
+
+def plain_names(names: Iterable[Any]) -> tuple[str | int, ...]:
+    """Names of classes as strings and Python integers. Raises `SutureError` for others, and for two that are alike."""
+    plain: list[str | int] = []
+    for name in names:
+        whole = isinstance(name, float | np.floating) and float(name).is_integer()
+        if isinstance(name, str):
+            plain.append(str(name))
+        elif whole or isinstance(name, int | np.integer | np.bool_):
+            plain.append(int(name))
+        else:
+            raise SutureError(f"{CLASSES}: expected strings or whole numbers, got {name!r} ({type(name).__name__}).")
+    text, times = Counter(map(str, plain)).most_common(1)[0] if plain else ("", 0)
+    if times > 1:
+        raise SutureError(f"{CLASSES}: expected names that differ as text, {text!r} stands there {times} times.")
+    return tuple(plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,23 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ...aligners.alignment import Alignment
-from ...aligners.errors import RefusedError, SutureError
-from ...aligners.maps import Affine
+from ...aligners.audit import ENOUGH as MANY
+from ...aligners.audit import SURE, TOLERATED, auc_of
+from ...aligners.errors import RefusedError
+from ...aligners.maps import Affine, Map
 from ...aligners.recognise import require_side
 from ..dumps import Dump
-from ..dumps.idfiles import open_columns, open_ids
-from ..rows import in_order_of, screened
-from .headfile import Head
+from ..rows import in_order_of, rows_of, screened
+from .labels import class_numbers
+from .onnxhead import Chooser
 from .stitch import Unit, model_map
 
-__all__ = ["evaluate_head", "read_labels"]
+__all__ = ["evaluate_head"]
 
 Numbers = NDArray[np.float64]
 DRAWS = 2000
+SAMPLE = 2000
+ENOUGH = 50  # below this many rows the check of native rows would refuse right ones
 MEANING = {
     "native": "the target's own rows in the head: what it was made for",
     "stitched": "source rows through the map, scaled as the target's rows were, in the head",
@@ -37,70 +40,20 @@ MEANING = {
 DEFINITIONS = {
     "accuracy": "share of rows whose class with the highest score is their label",
     "macro_f1": "2 tp / (labelled + chosen) of each class that occurs among the labels, averaged",
-    "share_of_native": "accuracy divided by native accuracy, on the same rows",
+    "share_of_native": "accuracy divided by native accuracy, on the same rows; null where that is 0",
     "interval": "95 % percentile bootstrap over rows, 2000 draws, paired between strategies",
 }
 
 
-def read_labels(path: str | Path, dump: Dump) -> list[Any]:
-    """The label of each row of a dump: integers or strings.
-
-    One a row, in a file as ids are given (.npy, .txt, .json, .jsonl), or by id in a table with the columns id and label
-    (.csv, .tsv, .parquet, .jsonl). Raises `RefusedError` where a row has no label or an id has two.
-    """
-    path = Path(path)
-    table = path.suffix in (".csv", ".tsv", ".parquet") or (path.suffix == ".jsonl" and first_byte(path) == b"{")
-    if not table:
-        labels = [value for block in open_ids(path).blocks() for value in block.tolist()]
-        if len(labels) != dump.rows:
-            raise RefusedError(f"{path}: expected one label for each of {dump.rows} rows, got {len(labels)}.")
-        return labels
-    ids, column = open_columns(path, "id", "label")
-    if dump.ids is None:
-        raise RefusedError(f"{path} gives labels by id, {dump.name} has no ids; give them (--ids, --id-column).")
-    known: dict[str, Any] = {}
-    for names, values in zip(ids.blocks(), column.blocks(), strict=True):
-        for name, value in zip(names.tolist(), values.tolist(), strict=True):
-            if str(name) in known:
-                raise RefusedError(f"{path}: the id {name!r} stands there twice; give every id one label.")
-            known[str(name)] = value
-    wanted = [str(name) for block in dump.ids.blocks() for name in block.tolist()]
-    missing = [name for name in wanted if name not in known]
-    if missing:
-        raise RefusedError(f"{path}: {len(missing)} of {dump.rows} rows have no label, {missing[0]!r} among them.")
-    return [known[name] for name in wanted]
-
-
-def first_byte(path: Path) -> bytes:
-    """The first byte that is no space. Raises `SutureError` where there is no such file."""
-    if not path.is_file():
-        raise SutureError(f"{path}: expected a file of labels, but there is no such file.")
-    with path.open("rb") as file:
-        return file.read(64).strip()[:1]
-
-
-def class_numbers(labels: Sequence[Any], head: Head, what: str) -> NDArray[np.int64]:
-    """The row of the head that each label names. Raises `RefusedError` for labels that the head does not know."""
-    known = {str(name): i for i, name in enumerate(head.labels)}
-    unknown = sorted({str(label) for label in labels} - set(known))
-    if unknown:
-        given = "names" if head.classes is not None else "numbers"
-        raise RefusedError(
-            f"{what}: {len(unknown)} labels are none of the head's {len(known)} class {given}: "
-            f"{', '.join(unknown[:5])}; it knows {', '.join(list(known)[:5])}, ... The head file may name its classes "
-            "in its metadata ('classes', a JSON list)."
-        )
-    return np.array([known[str(label)] for label in labels], np.int64)
-
-
 def evaluate_head(
     alignment: Alignment,
-    head: Head,
+    head: Chooser,
     source: Dump,
     labels: Sequence[Any],
     *,
+    labels_name: str = "labels",
     native: Dump | None = None,
-    relative_head: Head | None = None,
+    relative_head: Chooser | None = None,
     relative: Alignment | None = None,
     normalize: Unit = "auto",
     by_row: bool = False,
@@ -111,7 +64,8 @@ def evaluate_head(
     """Every strategy that the inputs allow, as plain JSON values.
 
     ``head`` knows the target's space, ``source`` is a dump of the source's (the new encoder), ``labels`` one a row;
-    ``native`` the same items by the target's encoder, matched by id where both have ids, unless ``by_row``.
+    from ``labels_name``; ``native`` the same items by the target's encoder, matched by id where both have ids, unless
+    ``by_row``; rows matched by position are compared with mapped ones (`require_same_items`).
     ``relative_head`` knows the shared space of ``relative``, an alignment by the method "relative" (by default
     ``alignment`` itself). Raises `RefusedError` on rows of the wrong side, unknown labels, heads of another width.
     """
@@ -119,7 +73,7 @@ def evaluate_head(
     plain = alignment.translate("source", "target")
     require_takes(head, mapping.target_dim, "head", "the map gives")
     own = alignment if relative is None else relative
-    truth = class_numbers(labels, head, "labels")
+    truth = class_numbers(labels, head, labels_name)
     strategies: dict[str, Callable[[Tensor], Tensor] | str] = {
         "stitched": lambda x: head.choices(mapping(x)),
         "folded": lambda x: head.choices(plain(x)),
@@ -154,6 +108,8 @@ def evaluate_head(
                 first = False
             parts.append(head.choices(block))
         choices["native"] = torch.cat(parts).numpy()
+        if by_row or source.ids is None or native.ids is None:
+            require_same_items(mapping, source, native, seed)
     choices["majority"] = np.full_like(truth, np.bincount(truth).argmax())
     found = summary(truth, choices, seed)
     table = [
@@ -172,13 +128,47 @@ def evaluate_head(
     }
 
 
+def require_same_items(mapping: Map, source: Dump, native: Dump, seed: int) -> None:
+    """Raises `RefusedError` where mapped rows are no closer to native rows of the same position than to others.
+
+    The cosine of up to 2,000 sampled pairs, each side about its own mean, beside that of the same rows shuffled, by the
+    limits of `suture.aligners.audit`: .55 of pairs ahead, or three standard errors; from 200 rows on also where the map
+    tells pairs well and over 2 % of them look shuffled. Fewer than 50 rows are not compared.
+    """
+    if source.rows < ENOUGH:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(source.rows, generator=generator)[:SAMPLE].sort().values
+    mate = torch.randperm(len(rows), generator=generator)
+    mapped, own = mapping(rows_of(source, rows)).double(), rows_of(native, rows).double()
+    mapped, own = mapped - mapped.mean(0), own - own.mean(0)
+    true = torch.cosine_similarity(mapped, own)
+    null = torch.cosine_similarity(mapped[mate], own[mate.roll(1)])  # nobody meets his own
+    ahead = auc_of(true, null)
+    if ahead < 0.5 + max(0.05, 3 * (6 * len(rows)) ** -0.5):
+        raise RefusedError(
+            f"expected {native.name} to hold the items of {source.name} in the same order, but mapped rows are no "
+            f"closer to native rows of the same position than to others ({ahead:.2f} of pairs ahead, chance is .50). "
+            "Give ids for both (--ids FILE or --id-column NAME); if the order is right, this map carries nothing over."
+        )
+    wrong = min(2 * float((true < null.median()).double().mean()), 1.0)
+    suspects = float((true < null.quantile(0.95)).double().mean())
+    right = (ahead - wrong / 2) / (1 - wrong) if wrong < 1 else 0.5
+    if len(rows) >= MANY and suspects > TOLERATED and wrong >= 0.5 * suspects and max(ahead, right) >= SURE:
+        raise RefusedError(
+            f"expected {native.name} to hold the items of {source.name} in the same order, but about {wrong:.0%} of "
+            "its rows look like those of other items: is a row missing, or one too many, on the way? Give ids for both "
+            "(--ids FILE or --id-column NAME)."
+        )
+
+
 def unit_rows(alignment: Alignment, side: str) -> bool:
     """Whether the rows of that side had unit length when the map was fitted."""
     space = alignment.spaces.get(side)
     return space is not None and space.unit
 
 
-def require_takes(head: Head, dim: int, what: str, gives: str) -> None:
+def require_takes(head: Chooser, dim: int, what: str, gives: str) -> None:
     """Raises `RefusedError` for a head of another width."""
     if head.dim != dim:
         raise RefusedError(
@@ -228,6 +218,7 @@ def summary(truth: NDArray[np.int64], choices: Mapping[str, NDArray[np.int64]], 
     whole = scores(counts[None].astype(np.float64), kinds)[:, :, 0]
     draws = np.concatenate(drawn, axis=2)  # metric, strategy, draw
     found: dict[str, Any] = {}
+    difference: dict[str, Any] | None
     for i, name in enumerate(names):
         metrics = {m: interval(whole[j, i], draws[j, i]) for j, m in enumerate(("accuracy", "macro_f1"))}
         difference = None
@@ -237,9 +228,9 @@ def summary(truth: NDArray[np.int64], choices: Mapping[str, NDArray[np.int64]], 
                 m: interval(whole[j, i] - whole[j, base], draws[j, i] - draws[j, base])
                 for j, m in enumerate(("accuracy", "macro_f1"))
             }
-            if whole[0, base] > 0:
-                shares = draws[0, i] / np.maximum(draws[0, base], 1 / n)
-                difference["share_of_native"] = interval(whole[0, i] / whole[0, base], shares)
+            shares = draws[0, i] / np.maximum(draws[0, base], 1 / n)
+            nothing = whole[0, base] == 0
+            difference["share_of_native"] = None if nothing else interval(whole[0, i] / whole[0, base], shares)
         found[name] = {"metrics": metrics, "difference": difference}
     return found
 
@@ -274,7 +265,24 @@ def interval(estimate: float, draws: Numbers) -> dict[str, float]:
 
 
 def conclusion(by_name: Mapping[str, Any]) -> str:
-    """What the table says, in one sentence."""
+    """What the table says, in one sentence, and what should give pause, in more."""
+    accuracy = {name: each["metrics"]["accuracy"] for name, each in by_name.items() if each["metrics"] is not None}
+    said, floor = [verdict(by_name)], accuracy["majority"]["estimate"]
+    if "native" in accuracy and accuracy["native"]["estimate"] < floor:
+        said.append(
+            f"Native itself ({accuracy['native']['estimate']:.3f}) is below the most frequent label ({floor:.3f}): "
+            "are these the labels of that head's task, and the native rows those of its encoder?"
+        )
+    if "absolute" in accuracy and accuracy["absolute"]["low"] > accuracy["stitched"]["high"]:
+        said.append(
+            f"Without the map the rows do better (absolute {accuracy['absolute']['estimate']:.3f}): the map hurts, or "
+            "these rows are by the encoder that the head knows."
+        )
+    return " ".join(said)
+
+
+def verdict(by_name: Mapping[str, Any]) -> str:
+    """The stitched head beside native, or beside the most frequent label."""
     stitched, difference = by_name["stitched"]["metrics"]["accuracy"], by_name["stitched"]["difference"]
     said = f"accuracy {stitched['estimate']:.3f}"
     floor = by_name["majority"]["metrics"]["accuracy"]["estimate"]
@@ -285,7 +293,7 @@ def conclusion(by_name: Mapping[str, Any]) -> str:
     base, gap = by_name["native"]["metrics"]["accuracy"]["estimate"], difference["accuracy"]
     told = f"{said} against {base:.3f}, difference {gap['estimate']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
     if gap["high"] < 0:
-        kept = f" ({difference['share_of_native']['estimate']:.1%} of it)" if "share_of_native" in difference else ""
+        kept = f" ({difference['share_of_native']['estimate']:.1%} of it)" if difference["share_of_native"] else ""
         return f"The stitched head loses to the encoder it was trained on: {told}{kept}."
     if gap["low"] > 0:
         return f"The stitched head beats the encoder it was trained on: {told}."

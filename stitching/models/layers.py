@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ __all__ = ["CONVOLUTIONS", "FOLDABLE", "NormedLinear", "fold_layer", "fold_numbe
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FOLDABLE = (nn.Linear, *CONVOLUTIONS)
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+Path = tuple[str, ...]  # names of modules, from the outermost in
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -58,7 +61,7 @@ def fold_layer(head: nn.Module, mapping: Affine) -> nn.Module:
         return linear(*fold_numbers(mapping, head.weight, head.bias), like=head)
     if isinstance(head, CONVOLUTIONS):
         return convolution(head, mapping)
-    if isinstance(head, nn.Sequential) and type(head).forward is nn.Sequential.forward:
+    if plain_sequence(head):
         return sequence(head, mapping)
     raise RefusedError(
         f"fold: expected a head that begins with Linear, a convolution, or LayerNorm and Linear, got "
@@ -68,26 +71,55 @@ def fold_layer(head: nn.Module, mapping: Affine) -> nn.Module:
 
 def sequence(head: nn.Sequential, mapping: Affine) -> nn.Sequential:
     """A sequence whose first layer with a matrix is folded; what was absorbed becomes an identity: names stay."""
-    parts = list(head)
-    for i, part in enumerate(parts):
+    parts = leaves(head)
+    made: dict[Path, nn.Module] = {}
+    for i, (path, part) in enumerate(parts):
         if isinstance(part, TRANSPARENT):
-            parts[i] = copy.deepcopy(part)
             continue
         if isinstance(part, BATCH_NORMS):
             mapping = mapping_of(part, mapping) if part.num_features == mapping.target_dim else _wrong(part, mapping)
-            parts[i] = nn.Identity()
+            made[path] = nn.Identity()
             continue
-        following = parts[i + 1] if i + 1 < len(parts) else None
+        behind, following = next((p for p in parts[i + 1 :] if not isinstance(p[1], TRANSPARENT)), (path, part))
         if isinstance(part, nn.LayerNorm) and isinstance(following, nn.Linear):
-            parts[i], parts[i + 1] = nn.Identity(), NormedLinear.fold(mapping, part, following)
-            i += 1
+            made |= {path: nn.Identity(), behind: NormedLinear.fold(mapping, part, following)}
         else:
-            parts[i] = fold_layer(part, mapping)
-        parts[i + 1 :] = copy.deepcopy(parts[i + 1 :])
-        made = nn.Sequential(OrderedDict(zip(head._modules, parts, strict=True)))
-        made.training = head.training
-        return made
+            made[path] = fold_layer(part, mapping)
+        return rebuilt(head, made, {})
     raise RefusedError("fold: this head has no linear layer or convolution that a map could be folded into.")
+
+
+def plain_sequence(part: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    """Whether a module is a sequence that runs its parts one by one and does nothing else."""
+    return isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward
+
+
+def leaves(head: nn.Sequential, above: Path = ()) -> list[tuple[Path, nn.Module]]:
+    """The layers of a sequence, and of those in it, in the order they run."""
+    found: list[tuple[Path, nn.Module]] = []
+    for name, part in head._modules.items():
+        assert part is not None  # a sequence with a part left out does not run
+        path = (*above, name)
+        found += leaves(part, path) if plain_sequence(part) else [(path, part)]
+    return found
+
+
+def rebuilt(
+    head: nn.Sequential, made: Mapping[Path, nn.Module], memo: dict[int, Any], above: Path = ()
+) -> nn.Sequential:
+    """A copy of a sequence with some layers exchanged; what the rest shares stays shared, by ``memo``."""
+    parts: dict[str, nn.Module] = {}
+    for name, part in head._modules.items():
+        path = (*above, name)
+        if path in made:
+            parts[name] = made[path]
+        elif plain_sequence(part):
+            parts[name] = rebuilt(part, made, memo, path)
+        else:
+            parts[name] = copy.deepcopy(part, memo)
+    out = nn.Sequential(OrderedDict(parts))
+    out.training = head.training
+    return out
 
 
 def _wrong(part: nn.Module, mapping: Affine) -> Affine:

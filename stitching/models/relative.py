@@ -8,6 +8,7 @@ import torch
 
 from ...aligners.arrays import Array, as_matrix
 from ...aligners.errors import RefusedError, UsageError
+from ...aligners.linear.checks import check_choice, check_number, check_rank
 from ...aligners.maps import Map
 from ...aligners.moments import Moments
 from ...aligners.relative.similarity import SIMILARITIES, Similarity, relative_map
@@ -35,10 +36,12 @@ class RelativeSpace:
     shrinkage: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.similarity not in SIMILARITIES:
-            raise UsageError(f"similarity: expected one of {', '.join(SIMILARITIES)}, got '{self.similarity}'.")
-        if self.anchors < 2:
-            raise UsageError(f"anchors: expected at least 2, got {self.anchors}.")
+        check_choice("similarity", self.similarity, SIMILARITIES)
+        check_rank("anchors", self.anchors, least=2)
+        check_rank("neighbours", self.neighbours)
+        check_number("shrinkage", self.shrinkage, 0, 1)
+        if self.anchors is None or self.neighbours is None or self.shrinkage is None:
+            raise UsageError("anchors, neighbours and shrinkage: expected numbers, got None.")
 
     def of(self, anchors: Array, rows: Array | None = None) -> Map:
         """The map of an encoder whose vectors of the anchor items are ``anchors`` ``(k, p)``: ``(n, p)`` to ``(n, k)``.

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
 
 from suture.aligners import load
 from suture.stitching.models import Head, save_head, stitch
@@ -188,6 +189,55 @@ def test_evaluate_head_counts_as_scikit_learn_does(
     assert "native needs the same rows by the target's encoder (--native)" in text
 
 
+def test_heads_that_are_onnx_models_are_judged(
+    suture: Run, fails: Run, world: Path, ab: Path, head: Path, labels: Path, model: Any, here: Path
+) -> None:
+    words = (world / "gallery.a.npy", "--native", world / "gallery.b.npy", "--labels", labels, "--json")
+    plain = suture("evaluate-head", ab, head, *words).json
+    path = linear_onnx(here / "head.onnx", model.coef_, model.intercept_, "rows", "scores")
+    assert suture("evaluate-head", ab, path, *words).json | {"head": str(head)} == plain
+    # an output of labels must say what the scores say
+    whole = onnx.load(path)
+    whole.graph.node.append(helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+    whole.graph.output.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+    onnx.save(whole, path)
+    assert suture("evaluate-head", ab, path, *words).json | {"head": str(head)} == plain
+    whole.metadata_props.add(key="classes", value="[2, 1, 0]")
+    onnx.save(whole, path)
+    assert "its output of labels says" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    linear_onnx(path, model.coef_[:1], model.intercept_[:1], "rows", "scores")
+    assert "at least two classes" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    whole.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", 32]))
+    onnx.save(whole, path)
+    assert "expected one output of floating-point scores" in fails(1, "evaluate-head", ab, path, *words[:-1])
+    del whole.graph.output[1:]
+    whole.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(whole, path)
+    assert "expected one input of floating-point rows (?, q), got rows float32 (4, 32)" in fails(
+        1, "evaluate-head", ab, path, *words[:-1]
+    )
+
+
+def test_what_should_give_pause_is_said(
+    suture: Run, world: Path, ab: Path, ac: Path, head: Path, labels: Path, model: Any, here: Path
+) -> None:
+    native = np.load(world / "gallery.b.npy")
+    np.save("wrong.npy", (model.predict(native) + 1) % 3)  # what the head never says
+    words = ("evaluate-head", ab, head, world / "gallery.a.npy", "--native", world / "gallery.b.npy", "--labels")
+    done = suture(*words, "wrong.npy", "--json").json
+    by_name = {each["name"]: each for each in done["strategies"]}
+    assert by_name["native"]["metrics"]["accuracy"]["estimate"] == 0
+    assert by_name["stitched"]["difference"]["share_of_native"] is None
+    assert "Native itself (0.000) is below the most frequent label" in done["conclusion"]
+    assert "Native itself" not in suture(*words, labels, "--json").json["conclusion"]
+    # a head of the new encoder's own rows
+    rows = np.load(world / "gallery.a.npy")
+    save_head(Head.of(torch.eye(24)[:3].clone()), "own.safetensors")
+    np.save("own.npy", rows[:, :3].argmax(1))
+    said = suture("evaluate-head", ac, "own.safetensors", world / "gallery.a.npy", "--labels", "own.npy").out
+    assert "Without the map the rows do better (absolute 1.000)" in " ".join(said.split())
+
+
 def test_a_map_is_chosen_by_the_head(suture: Run, world: Path, head: Path, here: Path) -> None:
     words = ("fit", world / "fit.a.npy", world / "fit.b.npy", "-o", "by_head.safetensors", "--head", head)
     done = suture(*words, "--json").json
@@ -287,11 +337,35 @@ def test_rows_as_they_are_where_widths_agree(suture: Run, world: Path, ac: Path,
         (2, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.pt"), ".onnx"),
         (1, ("stitch", "broken.onnx", "AB", "broken.onnx", "-o", "x.onnx"), "broken.onnx"),
         (3, ("evaluate-head", "AB", "wide.safetensors", "A", "--labels", "LABELS"), "the head takes 9 dims"),
-        (2, ("evaluate-head", "AB", "broken.onnx", "A", "--labels", "LABELS"), "got an ONNX model"),
+        (1, ("evaluate-head", "AB", "broken.onnx", "A", "--labels", "LABELS"), "expected an ONNX model"),
+        (2, ("fit", "A", "B", "-o", "x.safetensors", "--head", "broken.onnx"), "got an ONNX model"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "F"), "or --id-column NAME)."),
         (3, ("evaluate-head", "AB", "HEAD", "B", "--labels", "LABELS"), "24 dims"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "few.npy"), "500 rows, got 3"),
-        (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "strange.txt"), "none of the head's 3 class"),
+        (
+            3,
+            ("evaluate-head", "AB", "HEAD", "A", "--labels", "strange.txt"),
+            "strange.txt: the labels of 500 of 500 rows",
+        ),
+        (
+            3,
+            ("evaluate-head", "AB", "HEAD", "A", "--labels", "some.json"),
+            "2 of 500 rows are none of the head's 3 class",
+        ),
+        (
+            3,
+            ("evaluate-head", "AB", "HEAD", "A", "--labels", "some.json"),
+            "names: '', 'cat'; it knows '0', '1', '2'.",
+        ),
+        (1, ("evaluate-head", "AB", "HEAD", "A", "--labels", "float.npy"), "expected labels as a 1-D array"),
+        (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "moved.npy"), "the same order"),
+        (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "half.npy"), "of other items"),
+        (
+            2,
+            ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--relative-map", "none"),
+            "--relative-head FILE",
+        ),
+        (1, ("evaluate-head", "AB", "normed.safetensors", "A", "--labels", "LABELS"), "0.running_mean (32,)"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "by_id.csv"), "has no ids"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--native", "A"), "24"),
         (3, ("evaluate-head", "AB", "HEAD", "A", "--labels", "LABELS", "--relative-head", "HEAD"), "--relative-map"),
@@ -312,6 +386,14 @@ def test_refusals(
         archive.writestr("rows", "1,2")
     (here / "strange.txt").write_text("cat\n" * 500)
     (here / "by_id.csv").write_text("id,label\n1,2\n")
+    (here / "some.json").write_text(json.dumps(["", "cat", *map(str, np.load(labels)[2:].tolist())]))
+    np.save("float.npy", np.load(labels).astype(float))
+    np.save("moved.npy", np.roll(np.load(world / "gallery.b.npy"), 1, axis=0))
+    rows = load(ab).translate()(np.load(world / "gallery.a.npy"))  # what this map tells pairs of well
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.save("half.npy", np.concatenate([rows[:250], rows[251:], rows[250:251]]))
+    normed = nn.Sequential(nn.BatchNorm1d(32, affine=False), nn.Linear(32, 3)).state_dict()
+    save_file({name: value.numpy() for name, value in normed.items()}, "normed.safetensors")
     paths = {"AB": ab, "HEAD": head, "LABELS": labels, "A": world / "gallery.a.npy", "B": world / "gallery.b.npy"}
     paths["F"] = world / "fit.b.npy"
     paths["E"] = linear_onnx(here / "e.onnx", np.ones((24, 5)), np.zeros(24), "rows", "vectors")

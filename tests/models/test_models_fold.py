@@ -12,15 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from sklearn.base import BaseEstimator
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC, SVR, LinearSVC
+from sklearn.preprocessing import Normalizer, RobustScaler, StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC
 from torch import nn
 
 from suture.aligners import (
@@ -38,6 +42,7 @@ from suture.aligners import (
 )
 from suture.aligners.choose import NeighbourJudge
 from suture.stitching.models import Head, HeadJudge, fold, load_head, save_head
+from suture.stitching.models.fold import require_equal
 
 P, Q, C = 7, 5, 3
 
@@ -68,6 +73,8 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "sequence": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(Q, 9), nn.ReLU(), nn.Linear(9, C)),
     "nested": lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(Q, 4), nn.Tanh()), nn.Linear(4, C)),
     "batch norm": lambda: nn.Sequential(nn.BatchNorm1d(Q), nn.Linear(Q, C)),
+    "nested batch norm": lambda: nn.Sequential(nn.Sequential(nn.BatchNorm1d(Q)), nn.Linear(Q, C)),
+    "nested dropout": lambda: nn.Sequential(nn.Sequential(nn.Dropout(0.5)), nn.Linear(Q, C)),
 }
 
 
@@ -80,7 +87,7 @@ def test_linear_heads(name: str) -> None:
             part.running_mean.normal_()  # type: ignore[union-attr]
             part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     folded = assert_folded(head, torch.randn(40, P))
-    own = 2 * Q if name == "batch norm" else -C if name == "no bias" else 0
+    own = 2 * Q if "batch norm" in name else -C if name == "no bias" else 0
     first = next(part for part in head.modules() if isinstance(part, nn.Linear)).out_features
     assert numbers(folded) == numbers(head) + (P - Q) * first - own  # nothing but the wider rows
 
@@ -95,6 +102,19 @@ def test_layer_norm_and_linear_stay_exact(p: int, q: int, affine: bool) -> None:
         nn.init.normal_(head[0].bias)  # type: ignore[arg-type]
     mapping, x = a_map(p, q), 3 * torch.randn(50, p)
     torch.testing.assert_close(fold(mapping, head)(x), head(mapping(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.Sequential(nn.Identity(), nn.Dropout(0.5))], ids=str)
+def test_what_does_nothing_may_stand_between_a_norm_and_its_layer(between: nn.Module) -> None:
+    folded = assert_folded(nn.Sequential(nn.LayerNorm(Q), between, nn.Linear(Q, C), nn.ReLU()), torch.randn(40, P))
+    assert [name for name, _ in folded.named_children()] == ["0", "1", "2", "3"]
+
+
+def test_layers_that_are_shared_stay_shared() -> None:
+    last = nn.Linear(Q, Q)
+    folded = assert_folded(nn.Sequential(nn.Linear(Q, Q), nn.Sequential(last, nn.ReLU()), last), torch.randn(40, P))
+    assert folded[1][0] is folded[2]  # type: ignore[index]
+    assert folded[2] is not last  # type: ignore[index]
 
 
 @pytest.mark.parametrize("head", [nn.Conv2d(Q, C, 1), nn.Conv2d(Q, C, 3, stride=2), nn.Conv1d(Q, C, 2)], ids=str)
@@ -138,9 +158,57 @@ class Doubled(Own):
         return super().forward(x * 2 + 1)
 
 
-def test_a_head_that_bends_its_input_first_fails_the_proof() -> None:
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-20])
+def test_a_head_that_bends_its_input_first_fails_the_proof(size: float) -> None:
+    for head in (Doubled(), Own()):
+        with torch.no_grad():
+            head.out.weight *= size
+            head.out.bias *= size
+        if isinstance(head, Doubled):
+            with pytest.raises(RefusedError, match="differs from map and head"):
+                fold(a_map(), head, layer="hidden")
+        else:
+            fold(a_map(), head, layer="hidden")
+
+
+def test_outputs_that_are_all_zero_must_be_equal() -> None:
+    head = Own()
+    nn.init.zeros_(head.out.weight)
+    nn.init.zeros_(head.out.bias)
+    fold(a_map(), head, layer="hidden")
+    require_equal(np.zeros(3), np.zeros(3), torch.float32)
+    with pytest.raises(RefusedError, match="differs"):
+        require_equal(np.array([0.0, 1e-30]), np.zeros(2), torch.float32)
+
+
+class Several(Own):
+    """Scores in a dict, and more beside them."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"loss": None, "scores": super().forward(x), "more": (torch.tanh(self.hidden(x)),)}
+
+
+class Silent(Own):
+    def forward(self, x: torch.Tensor) -> Any:
+        return None
+
+
+def test_all_that_a_head_gives_is_compared() -> None:
+    head, x = Several(), torch.randn(9, P)
+    folded = fold(a_map(), head, layer="hidden")
+    torch.testing.assert_close(folded(x)["scores"], head(a_map()(x))["scores"], rtol=1e-5, atol=1e-5)
+    head.register_forward_hook(lambda module, inputs, out: {**out, "input": inputs[0].sum()})
     with pytest.raises(RefusedError, match="differs from map and head"):
-        fold(a_map(), Doubled(), layer="hidden")
+        fold(a_map(), head, layer="hidden")
+    with pytest.raises(UsageError, match="gives tensors"):
+        fold(a_map(), Silent(), layer="hidden")
+
+
+@pytest.mark.parametrize("probe", [np.ones((3, P)), np.ones((3, P), np.float32), [[1.0] * P], torch.ones(3, P)])
+def test_probes_are_arrays_or_tensors(probe: Any) -> None:
+    assert fold(a_map(), nn.Linear(Q, C), probe=probe).in_features == P
+    with pytest.raises(SutureError, match="expected vectors of 7 dims"):
+        fold(a_map(), nn.Linear(Q, C), probe=np.ones((3, Q)))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +260,17 @@ def items() -> tuple[Any, Any]:
     return x, y
 
 
+def fit_inside(head: Any, x: Any, y: Any) -> Any:
+    """Fit an estimator, also what is frozen in it."""
+    for frozen in [
+        head,
+        *(step for _, inner in getattr(head, "steps", []) for step in getattr(inner, "named_steps", {}).values()),
+    ]:
+        if isinstance(frozen, FrozenEstimator):
+            frozen.estimator.fit(x, y)
+    return head.fit(x, y)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
     "head",
@@ -209,6 +288,9 @@ def items() -> tuple[Any, Any]:
         Ridge(),
         LinearRegression(),
         SVR(kernel="linear"),
+        FrozenEstimator(LogisticRegression()),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
+        make_pipeline(make_pipeline(RobustScaler()), make_pipeline(FrozenEstimator(StandardScaler()), LinearSVC())),
     ],
     ids=lambda head: str(head).replace(" ", ""),
 )
@@ -217,7 +299,7 @@ def test_estimators(head: Any, classes: int, items: tuple[Any, Any]) -> None:
     y = np.minimum(y, classes - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        head.fit(x, y)
+        fit_inside(head, x, y)
     mapping = a_map()
     folded = fold(mapping, head)
     rows = np.random.default_rng(3).normal(size=(80, P))
@@ -268,6 +350,20 @@ def test_a_norm_before_the_layer_is_not_passed_over(tmp_path: Path) -> None:
         load_head(tmp_path / "head.safetensors")
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        nn.Sequential(nn.BatchNorm1d(Q, affine=False), nn.Linear(Q, C)).state_dict(),
+        {"weight": torch.ones(C, Q), "bias": torch.ones(C), "scale": torch.ones(Q)},
+        {"weight": torch.ones(C, Q), "input.running_mean": torch.ones(1)},
+    ],
+)
+def test_what_is_done_before_the_layer_is_not_passed_over(tensors: Any, tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "head.safetensors")
+    with pytest.raises(SutureError, match=r"expected weight and bias alone, found .* fold\(alignment, module\)"):
+        load_head(tmp_path / "head.safetensors")
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[Any, Any]) -> None:
     x, y = items[0], np.array(["one", "two", "three"])[np.minimum(items[1], classes - 1)]
@@ -276,6 +372,85 @@ def test_an_estimators_head_answers_as_the_estimator(classes: int, items: tuple[
     answers = [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()]
     assert answers == model.predict(x).tolist()
     np.testing.assert_allclose(torch.softmax(head.scores(torch.from_numpy(x)), 1), model.predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (SVC(kernel="linear"), "one-against-one"),
+        (NuSVC(kernel="linear", nu=0.2), "one-against-one"),
+        (make_pipeline(StandardScaler(), SVC(kernel="linear")), "one-against-one"),
+        (PLSRegression(2), "expected an estimator known to be linear"),
+        (SVC(kernel="rbf"), "expected an estimator known to be linear"),
+        (Ridge(), "predicts one number"),
+        (SVR(kernel="linear"), "predicts one number"),
+    ],
+    ids=lambda each: str(each).replace(" ", ""),
+)
+def test_what_is_no_row_a_class_makes_no_head(model: Any, words: str, items: tuple[Any, Any]) -> None:
+    with pytest.raises(UsageError, match=words):
+        Head.of(model.fit(*items))
+
+
+def test_a_head_is_compared_with_its_estimator(items: tuple[Any, Any]) -> None:
+    model = LogisticRegression().fit(*items)
+    model.decision_function = lambda rows: rows @ model.coef_.T  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="the scores of LogisticRegression are not"):
+        Head.of(model)
+
+
+def test_heads_of_wrapped_and_sparse_estimators(items: tuple[Any, Any]) -> None:
+    x, y = items
+    model = LogisticRegression().fit(x, y)
+    for wrapped in (
+        FrozenEstimator(model),
+        GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2).fit(x, y),
+        make_pipeline(make_pipeline("passthrough", StandardScaler()), LogisticRegression()).fit(x, y),
+        SVC(kernel="linear").fit(x, y > 0),
+    ):
+        head = Head.of(wrapped)
+        assert [head.labels[i] for i in head.choices(torch.from_numpy(x)).tolist()] == wrapped.predict(x).tolist()
+    expected = fold(a_map(), model).predict_proba(x @ np.ones((Q, P)))
+    sparse = model.sparsify()
+    torch.testing.assert_close(Head.of(sparse).weight, torch.from_numpy(model.coef_.toarray()))
+    np.testing.assert_allclose(fold(a_map(), sparse).predict_proba(x @ np.ones((Q, P))), expected)
+
+
+def test_estimators_that_say_too_little(items: tuple[Any, Any]) -> None:
+    class Bare(BaseEstimator):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            self.coef_ = x
+            return self
+
+    with pytest.raises(UsageError, match="n_features_in_"):
+        fold(a_map(), Bare().fit(*items))
+    for taker in (Head.of, lambda head: fold(a_map(), head)):
+        with pytest.raises(UsageError, match="is not: fit it"):
+            taker(LogisticRegression())
+
+
+@pytest.mark.parametrize("kind", [float, bool, np.int16, "U1"])
+def test_names_of_classes_survive_a_file(kind: Any, items: tuple[Any, Any], tmp_path: Path) -> None:
+    x, y = items
+    head = Head.of(LogisticRegression().fit(x, np.minimum(y, 1).astype(kind)))
+    save_head(head, tmp_path / "head.safetensors")
+    assert load_head(tmp_path / "head.safetensors").classes == head.classes == (("0", "1") if kind == "U1" else (0, 1))
+
+
+def test_heads_that_no_file_could_hold() -> None:
+    weight, bias = torch.zeros(2, 3), torch.zeros(2)
+    for classes in (("a", "a"), (1, "1"), (True, 1)):
+        with pytest.raises(SutureError, match="differ as text"):
+            Head(weight, bias, classes)
+    for odd in (0.5, None, float("nan")):
+        with pytest.raises(SutureError, match="strings or whole numbers"):
+            Head(weight, bias, (odd, 1))  # type: ignore[arg-type]
+    with pytest.raises(SutureError, match="expected 2 classes, got 1"):
+        Head(weight[:1], bias[:1], ("yes",))
+    with pytest.raises(SutureError, match="floating-point"):
+        Head(weight.long(), bias)
+    with pytest.raises(UsageError, match=r"\.safetensors"):
+        save_head(Head(weight, bias), "head.npz")
 
 
 def test_a_head_says_which_directions_matter() -> None:

@@ -89,6 +89,10 @@ def test_a_search_by_its_own_score(spaces: tuple[Any, Any, Any]) -> None:
     assert cross_val_score(pipe, new, old).mean() > 0.6
     with pytest.raises(ValueError, match="at least 12 rows"):
         grid.best_estimator_.score(new[:11], old[:11])
+    for labels in (spaces[2], spaces[2].astype(str), old[:, :1], None):
+        with pytest.raises(ValueError, match=r"\(n, 6\).*target="):
+            grid.best_estimator_.score(new, labels)
+    assert grid.best_estimator_.score(new, spaces[2], target=old) == grid.best_estimator_.score(new, old)
 
 
 def test_names_of_features(spaces: tuple[Any, Any, Any]) -> None:

@@ -222,7 +222,14 @@ def test_other_anchors_are_refused() -> None:
     for anchors in (np.ones((9, 4)), np.full((10, 4), np.nan)):
         with pytest.raises(RefusedError, match="anchors"):
             space.of(anchors)
-    for wrong in ({"anchors": 1}, {"anchors": 5, "similarity": "nonsense"}):
+    for wrong in (
+        {"anchors": 1},
+        {"anchors": 50.5},
+        {"anchors": None},
+        {"anchors": 5, "similarity": "nonsense"},
+        {"anchors": 5, "shrinkage": -1},
+        {"anchors": 5, "neighbours": 0},
+    ):
         with pytest.raises(UsageError):
             RelativeSpace(**wrong)  # type: ignore[arg-type]
 

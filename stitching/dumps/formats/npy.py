@@ -78,19 +78,19 @@ def npy_dump(name: str, path: Path, header: NpyHeader, base: int) -> Dump:
     return kind(name, path, offset=base + header.offset, rows=rows, dim=dim, stored=header.dtype)
 
 
-def open_npy_ids(path: Path) -> IdColumn:
-    """Ids `(n,)` in a .npy file: integers or strings."""
-    return npy_ids(lambda: path.open("rb"), str(path))
+def open_npy_ids(path: Path, what: str = "ids") -> IdColumn:
+    """Ids `(n,)`, or `what` else is kept like them, in a .npy file: integers or strings."""
+    return npy_ids(lambda: path.open("rb"), str(path), what)
 
 
-def npy_ids(opened: Callable[[], BufferedIOBase], name: str) -> IdColumn:
+def npy_ids(opened: Callable[[], BufferedIOBase], name: str, what: str = "ids") -> IdColumn:
     """Ids `(n,)` in the .npy stream that `opened` gives."""
     with opened() as file:
         header = read_header(file, name)
     if len(header.shape) != 1 or header.dtype.kind not in "iuU":
         raise SutureError(
-            f"{name}: expected ids as a 1-D array of integers or strings, got shape {header.shape}, "
-            f"dtype {header.dtype}. Object arrays are pickles and are never loaded: save numpy.array(ids, dtype=str)."
+            f"{name}: expected {what} as a 1-D array of integers or strings, got shape {header.shape}, dtype "
+            f"{header.dtype}. Object arrays are pickles and are never loaded: save numpy.array({what}, dtype=str)."
         )
     rows = header.shape[0]
 
