@@ -123,6 +123,20 @@ def test_some_wrong_pairs_are_told(tmp_path: Path, suture: Suture) -> None:
     assert "look like wrong pairs" in suture(*world.words(), "--json")["notes"][0]
 
 
+def test_bad_rows_and_a_wrong_suffix_name_options_that_are_there(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    words = world.words()
+    assert "--save: expected a .safetensors file" in suture(*words, "--save", tmp_path / "x.npy", code=2)
+    for side, part in (("old", "gallery"), ("new", "gallery")):
+        spoilt = {"old": world.old, "new": world.new}[side][part].copy()
+        spoilt[7] = np.nan
+        np.save(tmp_path / "spoilt.npy", spoilt)
+        dump = tmp_path / f"{part}.{side}.npy"
+        said = suture(*[tmp_path / "spoilt.npy" if w == dump else w for w in words], code=3)
+        assert "row 7" in said
+        assert "drop these rows; a command that has the option" in said
+
+
 def test_a_tiny_gallery_is_refused(tmp_path: Path, suture: Suture) -> None:
     world = World(tmp_path, count=3, queries=3)
     assert "at least 11 rows" in suture(*world.words(), code=3)
