@@ -14,7 +14,7 @@ from ..evaluate import Track, untracked
 from .examples import examples
 from .inputs import Inputs
 from .maps import Maps, fit_maps
-from .measure import BASES, Measured, Progress, measure
+from .measure import Measured, Progress, measure
 from .slices import clusters, slices
 from .systems import Systems
 from .table import LEVEL, Table
@@ -120,7 +120,7 @@ def estimate(
         "examples": examples(measured, shown, query_texts, gallery_texts),
         "examples_of": shown,
         "slices": worst(measured, shown, segments or {}, seed),
-        "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
+        "thresholds": translated(measured.score, LEVEL, seed),
         "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
         "notes": notes,
         "definitions": DEFINITIONS,

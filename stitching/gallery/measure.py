@@ -119,6 +119,9 @@ def measure(
         depths = {name: DEPTH if name in (*BASES, "re-embed") else max(10, out.k or 10) for name in made}
         jobs = [(system, depths[name], None) for name, system in made.items()]
         jobs += [(made[name], 10, size) for name in curved]
+        # Thresholds are put to what one weight serves; metrics are of weights that are cross-fitted.
+        served = {name: way(chosen[name].served) for name, way in systems.duals().items()}
+        jobs += [(system, 10, None) for system in served.values()]
         ranked = scan(inputs, systems.views, jobs, advance)
     wholes = {name: parts[0].result() for name, parts in zip(made, ranked, strict=False)}
     truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
@@ -128,9 +131,11 @@ def measure(
             continue
         out.metrics[name] = out.of(found.top, found.rank, truth)
         out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
+    for name, parts in zip(served, ranked[len(made) + len(curved) :], strict=True):
+        out.score[name] = parts[0].result().score * systems.scale(served[name])
     bases = [name for name in BASES if name in out.metrics]
     out.base = max(bases, key=lambda name: float(out.judged(name).nanmean())) if like is None else like.base
-    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=True)), size)
+    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=False)), size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
             add(out, f"cascade@{depth}", cascaded, truth)

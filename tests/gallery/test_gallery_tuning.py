@@ -112,6 +112,10 @@ def test_it_is_served_as_it_was_trained(taught: Estimate, tmp_path: Path) -> Non
     assert asked.old is not None
     vectors = dual.vector(3 * asked.new.numpy(), asked.old.numpy())
     np.testing.assert_allclose(vectors, tuned.serving(systems.both).crossed.numpy(), atol=1e-5)
+    for row in taught.result["thresholds"]:
+        scores, _ = dual.search(asked.new.numpy(), asked.old.numpy())
+        share = float((scores >= row["new"]["dual-tuned"]["estimate"]).mean())
+        assert share == pytest.approx(row["passes"], abs=0.05)  # new queries score as those that trained nothing
     assert not np.allclose(
         vectors, DualSearch.load(tmp_path / "upgrade.safetensors", index).vector(asked.new, asked.old)
     )
