@@ -86,8 +86,8 @@ def estimate(
 
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
-    if new_queries is None and any((old_queries, relevant, segments)):
-        raise UsageError("--old-queries, --relevant and --segments go with --new-queries.")
+    if new_queries is None and any((old_queries, relevant, segments, query_texts)):
+        raise UsageError("--old-queries, --relevant, --segments and --query-texts go with --new-queries.")
     if sample is not None and pool is None:
         raise UsageError("--sample goes with the --pool that was embedded from it.")
     if groups is not None and new_queries is None and pool is not None:

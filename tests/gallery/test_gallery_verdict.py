@@ -99,7 +99,15 @@ def test_another_model_of_the_same_width_is_mapped_not_mixed_up(tmp_path: Path, 
     assert table["map"]["metrics"]["ndcg@10"]["estimate"] > 10 * table["random"]["metrics"]["ndcg@10"]["estimate"]
     old, new = tmp_path / "queries.old.npy", tmp_path / "queries.new.npy"
     swapped = [{old: new, new: old}.get(w, w) if isinstance(w, Path) else w for w in world.words()]
-    assert "look like rows of the source space" in suture(*swapped, code=3)
+    said = suture(*swapped, code=3)
+    assert "expected rows of the new encoder, as in --new-pairs" in said
+    assert "source" not in said
+    pairs = {
+        tmp_path / "pairs.old.npy": tmp_path / "pairs.new.npy",
+        tmp_path / "pairs.new.npy": tmp_path / "pairs.old.npy",
+    }
+    said = suture(*[pairs.get(w, w) for w in world.words()], code=3)
+    assert "gallery.old.npy: expected rows of the old encoder, as in --old-pairs" in said
     pool = [tmp_path / "gallery.old.npy" if w == tmp_path / "gallery.new.npy" else w for w in world.words()]
     assert "the pool" in suture(*pool, code=3)
 
