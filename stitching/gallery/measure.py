@@ -18,8 +18,7 @@ from .inputs import DEPTH, Inputs
 from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
-from .tuning import ENOUGH as TUNABLE
-from .tuning import Tuned, training_steps, tune
+from .tuning import Tuned, training_steps, tune, untaught
 from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
@@ -95,7 +94,7 @@ def measure(
     if like is None:
         with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
             chosen = mixing(systems, seed=seed, advance=advance)
-        with progress(training_steps(systems), "training on labels") as advance:
+        with progress(training_steps(systems, seed), "training on labels") as advance:
             tuned = tune(systems, seed=seed, advance=advance)
     else:
         chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
@@ -104,7 +103,7 @@ def measure(
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
     if tuned is None:
-        out.missing.setdefault("dual-tuned", f"needs at least {TUNABLE} labelled queries to be trained on (--relevant)")
+        out.missing.setdefault("dual-tuned", untaught(systems, seed) or "was not trained")
     else:
         made["dual-tuned"] = System("dual-tuned", ((Channel(tuned.crossed, "old"), 1.0),))
     made |= variants(systems) if smaller else {}
