@@ -101,12 +101,12 @@ def check_output(path: Path, *others: str | Path | None, overwrite: bool) -> Non
         raise RefusedError(f"{path} exists; name another file or give --overwrite.")
 
 
-def check_map_output(path: Path, *others: str | Path | None, overwrite: bool) -> None:
-    """`check_output` for a map file, which has one suffix."""
+def check_map_output(path: Path, *others: str | Path | None, option: str = "--out", overwrite: bool) -> None:
+    """`check_output` for a map file, which has one suffix; ``option`` is the one that named it."""
     from ..aligners.errors import UsageError
 
     if path.suffix != ".safetensors":
-        raise UsageError(f"--out: expected a .safetensors file, got {path}.")
+        raise UsageError(f"{option}: expected a .safetensors file, got {path}.")
     check_output(path, *others, overwrite=overwrite)
 
 

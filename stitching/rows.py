@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..aligners.errors import RefusedError
 from .dumps import BadRows, Dump, Screen, find_bad, pair
+from .dumps.badrows import ADVICE
 
 __all__ = ["BLOCK", "Reader", "all_rows", "answer_lists", "in_order_of", "partners", "reader", "rows_of", "screened"]
 
@@ -54,7 +55,8 @@ def rows_of(dump: Dump, rows: Tensor) -> Tensor:
     found = dump.gather(rows.numpy())
     if bad := find_bad(found):
         reason, at = next(iter(bad.items()))
-        raise RefusedError(f"{dump.name}: expected finite non-zero vectors, row {int(rows[at[0]])} is {reason}.")
+        where = f"row {int(rows[at[0]])} is {reason}"
+        raise RefusedError(f"{dump.name}: expected finite non-zero vectors, {where}.\n{ADVICE}")
     return torch.from_numpy(found).float()
 
 

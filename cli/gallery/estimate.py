@@ -78,20 +78,25 @@ def estimate(
     from ...stitching.gallery.columns import numbers_of, read_groups, read_segments, texts_of
     from ...stitching.gallery.estimate import estimate as estimate_gallery
     from ...stitching.gallery.gates import Gate, require_strategy
-    from ...stitching.gallery.inputs import gather_inputs, number_rows
+    from ...stitching.gallery.inputs import gather_inputs, share_ids
+    from ...stitching.gallery.shared import read_listed
     from ...stitching.gallery.upgrade import save_upgrade
     from ..output import print_json, rows_progress, say_aside, track
     from ..settings import build_aligner
 
     if method == "auto" and set_:
         raise UsageError("--set goes with one --method, not with auto.")
-    if new_queries is None and any((old_queries, relevant, segments)):
-        raise UsageError("--old-queries, --relevant and --segments go with --new-queries.")
+    if new_queries is None and any((old_queries, relevant, segments, query_texts)):
+        raise UsageError("--old-queries, --relevant, --segments and --query-texts go with --new-queries.")
     if sample is not None and pool is None:
         raise UsageError("--sample goes with the --pool that was embedded from it.")
+    if groups is not None and new_queries is None and pool is not None:
+        raise UsageError("without --new-queries a held-out pair is known in the pool by its id: leave --groups out.")
     dumps = (old_gallery, old_pairs, new_pairs, old_queries, new_queries, pool)
     if save is not None:
-        check_map_output(save, *dumps, relevant, groups, segments, traffic, sample, overwrite=overwrite)
+        check_map_output(
+            save, *dumps, relevant, groups, segments, traffic, sample, option="--save", overwrite=overwrite
+        )
     if report is not None:
         check_report(report, *dumps, relevant, groups, segments, traffic, sample, save, overwrite=overwrite)
     gates = [Gate.parse(text) for text in gate or ()]
@@ -103,7 +108,7 @@ def estimate(
     queries = None if new_queries is None else open_one(new_queries)
     old, new = open_dumps((old_pairs, new_pairs), None, ids)
     if not by_row:
-        number_rows(gallery, old, new, pooled)
+        share_ids(gallery, old, new, pooled)
     inputs = gather_inputs(
         gallery,
         pair(old, new, by_row=by_row, groups=groups if queries is None else None),
@@ -113,6 +118,7 @@ def estimate(
         pool=pooled,
         chances=None if sample is None or pooled is None else numbers_of(sample, pooled, "chance"),
         groups=None if groups is None or queries is None else read_groups(groups, queries),
+        listed=None if sample is None else read_listed(sample, old),
         by_row=by_row,
     )
     found = estimate_gallery(

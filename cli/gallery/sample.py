@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,8 +35,8 @@ def sample(
     """List the items to embed by the new encoder before an estimate, and say how many and why."""
     from ...aligners.errors import UsageError
     from ...stitching.gallery.columns import read_groups, texts_of
-    from ...stitching.gallery.sample import RECALLED, draw, pairs_wanted, pool_wanted, write_sample
-    from ..output import print_json
+    from ...stitching.gallery.sample import RECALLED, draw, lacking, pairs_wanted, pool_wanted, write_sample
+    from ..output import print_json, say
 
     if out.suffix != ".jsonl":
         raise UsageError(f"--out: expected a .jsonl file, got {out}.")
@@ -53,7 +54,8 @@ def sample(
     )
     text = None if texts is None else texts_of(texts, dump)
     write_sample(dump, made, out, texts=text, overwrite=overwrite)
-    counts = made.counts
+    counts, asked = made.counts, wanted[0] if pairs is None else pairs
+    short = ", less what the pool needs" if int(made.pairs.sum()) < asked else ""
     found = "" if old_queries is None else f", and the first {RECALLED} rows that each old query finds today"
     result = {
         "path": str(out),
@@ -61,15 +63,29 @@ def sample(
         **counts,
         "price": None if price is None else counts["all"] * price / 1000,
         "why": {
-            "pairs": wanted[1] if pairs is None else "as asked for",
+            "pairs": (wanted[1] if pairs is None else "as asked for") + short,
             "pool": (pooled[1] if pool is None else "as asked for") + found,
         },
         "seed": seed,
     }
-    print_json(result) if json else show(result, gallery)
+    if json:
+        print_json(result)
+        return
+    show(result)
+    missing = lacking(dump.rows, made, queries=old_queries is not None)
+    if missing is not None:
+        say(f"-> {out}; no estimate is made of this list alone: {missing}.", "bold")
+        return
+    words = ["suture", "gallery", "estimate", "--old-gallery", gallery]
+    words += [] if ids is None else ["--gallery-ids", str(ids)]
+    words += ["--old-pairs", gallery, "--new-pairs", "EMBEDDED"]
+    words += ["--pool", "EMBEDDED", "--sample", str(out)] if counts["pool"] else []
+    words += [] if old_queries is None else ["--old-queries", old_queries, "--new-queries", "QUERIES"]
+    new = "" if old_queries is None else "; QUERIES are the same by the new encoder"
+    say(f"-> {out}; embed these ids, then `{shlex.join(words)}`; EMBEDDED needs the ids too{new}.", "bold")
 
 
-def show(result: dict[str, Any], gallery: str) -> None:
+def show(result: dict[str, Any]) -> None:
     """How many, what for, and why."""
     from ..output import say
 
@@ -81,8 +97,3 @@ def show(result: dict[str, Any], gallery: str) -> None:
     say(f"    {result['why']['pool']}.")
     if result["price"] is not None:
         say(f"  This costs {result['price']:.2f}.")
-    say(
-        f"-> {result['path']}; embed these ids, then `suture gallery estimate --old-gallery {gallery} --old-pairs "
-        f"{gallery} --new-pairs EMBEDDED --pool EMBEDDED --sample {result['path']}`; EMBEDDED needs the ids too.",
-        "bold",
-    )

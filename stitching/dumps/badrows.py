@@ -14,10 +14,14 @@ from .arrays import Array, Rows
 from .atomic import atomic_write
 from .dump import Dump
 
-__all__ = ["REASONS", "REFUSE", "BadRows", "Screen", "find_bad"]
+__all__ = ["ADVICE", "REASONS", "REFUSE", "BadRows", "Screen", "find_bad"]
 
 REASONS = ("nan", "infinite", "zero")
 SHOWN = 10
+ADVICE = (
+    "Repair the dump, or drop these rows; a command that has the option does it: --bad-rows skip, or --bad-rows "
+    "quarantine FILE."
+)
 
 
 def find_bad(block: Array) -> dict[str, Rows]:
@@ -128,5 +132,5 @@ class Screen:
         for record in self.records():
             name = "" if record["id"] is None else f", id {record['id']!r}"
             lines.append(f"  {record['dump']} row {record['row']}{name}: {record['reason']}")
-        lines.append("Repair the dump, or drop these rows: --bad-rows skip, or --bad-rows quarantine FILE.")
+        lines.append(ADVICE)
         return "\n".join(lines)

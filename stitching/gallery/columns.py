@@ -16,7 +16,7 @@ from ...aligners.errors import RefusedError, SutureError
 from ..dumps import Dump, hash_ids
 from ..dumps.extras import need
 
-__all__ = ["numbers_of", "read_groups", "read_segments", "texts_of"]
+__all__ = ["columns_of", "numbers_of", "read_groups", "read_segments", "texts_of"]
 
 Columns = dict[str, list[Any]]
 
@@ -57,17 +57,22 @@ READERS: dict[str, Callable[[Path], Columns]] = {
 }
 
 
+def columns_of(path: Path) -> Columns:
+    """The columns of a table. Raises `SutureError` on a file that is none."""
+    if not path.is_file() or path.suffix.lower() not in READERS:
+        raise SutureError(f"{path}: expected a table in one of {', '.join(READERS)}.")
+    try:
+        return READERS[path.suffix.lower()](path)
+    except (ValueError, IndexError, csv.Error) as error:
+        raise SutureError(f"{path}: cannot be read as a table ({error}).") from error
+
+
 def read_columns(path: Path, dump: Dump) -> Columns:
     """The columns of a table, one value a row of ``dump``; by its column "id" where both have ids, else by position.
 
     Raises `SutureError` on a file that is no such table, `RefusedError` where rows are missing or too many.
     """
-    if not path.is_file() or path.suffix.lower() not in READERS:
-        raise SutureError(f"{path}: expected a file with one row for each of {dump.name}: {', '.join(READERS)}.")
-    try:
-        columns = READERS[path.suffix.lower()](path)
-    except (ValueError, IndexError, csv.Error) as error:
-        raise SutureError(f"{path}: cannot be read as a table ({error}).") from error
+    columns = columns_of(path)
     ids = columns.pop("id", None)
     if ids is not None and dump.ids is not None:
         place = {str(value): i for i, value in enumerate(ids)}

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ...aligners.aligner import Aligner
-from ...aligners.recognise import require_side
 from ..evaluate import Track, untracked
 from .examples import examples
 from .gates import Gate, doubted, judge_gates, require_overlap, require_strategy, too_few
 from .inputs import Inputs
 from .maps import Maps, fit_maps
-from .measure import BASES, Measured, Progress, measure
+from .measure import Measured, Progress, measure
+from .sides import require_sides
 from .slices import clusters, slices
 from .systems import Systems
 from .table import LEVEL, Table
@@ -48,7 +48,6 @@ CIRCULAR = (
     "cannot tell whether the new model is better. The verdict presupposes that you have decided to move; right answers "
     "(--relevant) tell whether to."
 )
-SEEN = 1000  # pool rows that are looked at
 FEW = 200_000  # gallery rows of which smaller forms are measured unasked
 
 
@@ -93,6 +92,9 @@ def estimate(
     require_sides(inputs, maps, familiar=familiar)
     systems = Systems(inputs, maps)
     notes = [*inputs.notes, *doubts(maps)]
+    if inputs.scope == "held-out pairs" and (traffic is not None or gallery_texts is not None):
+        notes.append("Traffic and gallery texts are of your gallery: not used here, where held-out pairs are judged.")
+        traffic = None
     if smaller is None:
         smaller = inputs.gallery.count <= FEW
         if not smaller:
@@ -149,7 +151,7 @@ def estimate(
         "examples": examples(measured, shown, query_texts, gallery_texts),
         "examples_of": shown,
         "slices": worst(measured, shown, segments or {}, seed),
-        "thresholds": translated({n: s for n, s in measured.score.items() if n in (*BASES, "re-embed")}, LEVEL, seed),
+        "thresholds": translated(measured.score, LEVEL, seed),
         "map": {k: facts.get(k) for k in ("method", "params", "rows", "bridge", "audit", "judged_by")},
         "notes": notes,
         "definitions": DEFINITIONS,
@@ -157,19 +159,6 @@ def estimate(
         "seed": seed,
     }
     return Estimate(inputs, maps, systems, measured, result)
-
-
-def require_sides(inputs: Inputs, maps: Maps, *, familiar: bool) -> None:
-    """Refuse a gallery, queries or a pool that cannot be of the spaces that the pairs are from."""
-    queries, gallery = inputs.queries, inputs.gallery
-    given = [("source", next(gallery.blocks()), gallery.name), ("target", queries.new, "the new queries")]
-    if queries.old is not None:
-        given.append(("source", queries.old, "the old queries"))
-    if inputs.pool is not None:
-        known = (inputs.pool.weight > 0).nonzero()[:SEEN, 0]
-        given.append(("target", inputs.pool.rows(known), "the pool"))
-    for side, rows, what in given:
-        require_side(maps.alignment, side, rows, what, behaviour=familiar)
 
 
 def doubts(maps: Maps) -> list[str]:

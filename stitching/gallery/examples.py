@@ -20,7 +20,8 @@ def examples(
     """A query that the strategy won, one that it lost, one that it left as it was, as far as there are such.
 
     ``[{"kind", "query", "right": [...], "stay": [...], "found": [...]}]`` with texts, or row numbers without them: the
-    first three rows before and after. The one nearest the middle of its kind is shown, not the most flattering.
+    first three rows before and after; held-out pairs that stand for a gallery have no texts. The one nearest the
+    middle of its kind is shown, not the most flattering.
     """
     if "stay" not in measured.metrics or strategy not in measured.top:
         return []
@@ -30,7 +31,11 @@ def examples(
         for query, row in zip(measured.inputs.query.tolist(), measured.inputs.row.tolist(), strict=True):
             right.setdefault(query, []).append(row)
 
+    whole = measured.inputs.scope == "gallery"
+
     def text(row: int) -> str:
+        if not whole:
+            return f"held-out pair {row}"
         return f"row {row}" if gallery_texts is None else str(gallery_texts[row])
 
     def rows(name: str, query: int) -> list[str]:

@@ -17,14 +17,13 @@ from ...aligners.survey import KeptPairs
 from ..dumps import Dump, IdColumn, Pairing, hash_ids
 from ..rows import BLOCK, Reader, all_rows, answer_lists, partners, reader, rows_of
 from ..stream import PairedDumps
-from .split import in_test
+from .shared import Listed, asked_pairs, pooled_pairs
 
-__all__ = ["Gallery", "Inputs", "Pool", "Queries", "gather_inputs", "number_rows"]
+__all__ = ["Gallery", "Inputs", "Pool", "Queries", "gather_inputs", "share_ids"]
 
 SMALLEST = 11  # gallery rows: with ten, every ranking of ten rows is right
 MOST_HELD_OUT = 1000  # held-out pairs that serve as queries
 DEPTH = 200  # how deep rankings are kept
-FITTED = 0.05  # of the pool: where more of it was fitted this is told
 FEWEST_POOLED = 5  # rows of known truth that a query's true neighbours should hold
 
 
@@ -131,14 +130,15 @@ def gather_inputs(
     pool: Dump | None = None,
     chances: Tensor | None = None,
     groups: Tensor | None = None,
+    listed: Listed | None = None,
     by_row: bool = False,
 ) -> Inputs:
     """Put the inputs together, and say what of the evidence they make.
 
     ``pairing`` pairs old rows with new ones. ``pool``: dump of new vectors of gallery rows, by id or, where it has as
     many rows as the gallery, by row; ``chances`` ``(pool.rows,)`` are the probabilities with which its rows were
-    drawn into it, else it counts as drawn evenly. Raises `RefusedError` where sizes or ids do not fit, `UsageError`
-    where something is missing.
+    drawn into it, else it counts as drawn evenly. ``listed``: the list that both were embedded from; then no pair of
+    the pool is fitted. Raises `RefusedError` where sizes or ids do not fit, `UsageError` where something is missing.
     """
     if gallery.rows < SMALLEST:
         raise RefusedError(
@@ -160,7 +160,7 @@ def gather_inputs(
         raise UsageError("right answers (--relevant) go with --new-queries.")
     if old_queries is not None and new_queries is None:
         raise UsageError("--old-queries go with the same queries by the new encoder: --new-queries.")
-    stream: PairStream = PairedDumps(pairing)
+    listed = Listed.nothing() if listed is None else listed
     own = reader(gallery)
     held = Gallery(own.blocks, own.rows, gallery.rows, gallery.dim, gallery.name, keys_of(gallery))
     known = None if pool is None else pooled(gallery, pool, chances, by_row=by_row)
@@ -171,16 +171,22 @@ def gather_inputs(
         query = row = None
         if relevant is not None:
             query, row = answer_lists(relevant, new_queries.rows, gallery.rows)
-        return Inputs(held, known, queries, query, row, stream, "gallery", flattered(gallery, pairing, known))
-    return from_pairs(held, gallery, known, stream, pairing, groups)
+        stream = PairedDumps(pairing)
+        fit = KeptPairs(stream, lambda _, keys: listed.free(keys)) if len(listed.pooled) else stream
+        notes = asked_pairs(new_queries, pairing) + flattered(gallery, pairing, known, listed.free)
+        return Inputs(held, known, queries, query, row, fit, "gallery", notes)
+    return from_pairs(held, gallery, known, pairing, groups, listed)
 
 
-def number_rows(gallery: Dump, old_pairs: Dump, new_pairs: Dump, pool: Dump | None) -> None:
-    """Name rows of a gallery without ids by their numbers, as `suture gallery sample` has listed them.
+def share_ids(gallery: Dump, old_pairs: Dump, new_pairs: Dump, pool: Dump | None) -> None:
+    """Give a dump that is read twice the ids that it was given once: the gallery as old pairs, the pool as new ones.
 
-    Where the gallery is itself given as the old rows of the pairs, and the new rows have integer ids: these can be
-    nothing else.
+    Rows of a gallery without ids are named by their numbers, as `suture gallery sample` has listed them, where the
+    gallery is itself given as the old rows of the pairs, and the new rows have integer ids: these can be nothing else.
     """
+    for given, again in ((gallery, old_pairs), (pool, new_pairs)):
+        if given is not None and again.ids is None and again.path == given.path and again.rows == given.rows:
+            again.ids = given.ids
     new = new_pairs.ids
     if gallery.ids is not None or gallery.path != old_pairs.path or new is None or new.kind != "int":
         return
@@ -189,19 +195,13 @@ def number_rows(gallery: Dump, old_pairs: Dump, new_pairs: Dump, pool: Dump | No
             dump.ids = IdColumn(f"row numbers of {dump.name}", dump.rows, "int", lambda: [np.arange(gallery.rows)])
 
 
-def flattered(gallery: Dump, pairing: Pairing, pool: Pool | None) -> tuple[str, ...]:
-    """What to say where the maps are fitted on many of the very rows whose new vectors are the truth."""
-    names = pairing.target.ids
-    if pool is None or names is None or gallery.ids is None or pairing.by != "id":
+def flattered(
+    gallery: Dump, pairing: Pairing, pool: Pool | None, fitted: Callable[[Tensor], Tensor]
+) -> tuple[str, ...]:
+    """What to say of a pool of which many rows are fitted."""
+    if pool is None or gallery.ids is None:
         return ()
-    known = keys_of(gallery)((pool.weight > 0).nonzero()[:, 0]).numpy()
-    shared = sum(int(np.isin(hash_ids(block).view(np.int64), known).sum()) for block in names.blocks())
-    if shared <= FITTED * pool.size:
-        return ()
-    return (
-        f"{shared} of the {pool.size} rows of the pool are pairs too: maps fit these better than other rows, so "
-        "bridge, map, dual and expanded come out too high. Give pairs that are not in the pool.",
-    )
+    return pooled_pairs(pairing, keys_of(gallery)((pool.weight > 0).nonzero()[:, 0]), fitted)
 
 
 def thin(pool: Pool | None, rows: int) -> str:
@@ -269,21 +269,28 @@ def pooled(gallery: Dump, pool: Dump, chances: Tensor | None, *, by_row: bool) -
 
 
 def from_pairs(
-    held: Gallery, gallery: Dump, pool: Pool | None, stream: PairStream, pairing: Pairing, groups: Tensor | None
+    held: Gallery, gallery: Dump, pool: Pool | None, pairing: Pairing, groups: Tensor | None, listed: Listed
 ) -> Inputs:
-    """Pairs alone: those held out by their keys are the queries, all others are fitted."""
+    """Pairs alone: those held out by their keys, or by the list, are the queries; of the others those not of the pool
+    are fitted.
+    """
     if groups is not None:
         raise UsageError("--groups are those of the queries; give --new-queries.")
-    x, y, keys = map(torch.cat, zip(*tested(stream), strict=True))
+    stream = PairedDumps(pairing)
+    x, y, keys = map(torch.cat, zip(*tested(stream, listed), strict=True))
     if len(keys) < SMALLEST:
         raise RefusedError(f"expected at least {SMALLEST} held-out pairs to query with, got {len(keys)}: more pairs.")
-    fit = KeptPairs(stream, lambda _, keys: ~in_test(keys))
+
+    def fitted(keys: Tensor) -> Tensor:
+        return ~listed.held_out(keys) & listed.free(keys)
+
+    fit = KeptPairs(stream, lambda _, keys: fitted(keys))
     some = mix(keys).argsort()[:MOST_HELD_OUT].sort().values
     count = len(some)
     if pool is not None and pool.neighbours is not None:
         own = own_rows(gallery, pairing, keys[some])
         queries = Queries(y[some], x[some], keys[some], own, f"{count} held-out pairs as queries")
-        return Inputs(held, pool, queries, None, None, fit, "gallery", ())
+        return Inputs(held, pool, queries, None, None, fit, "gallery", flattered(gallery, pairing, pool, fitted))
     note = (
         f"Judged on a gallery of {len(keys)} held-out pairs, not on yours of {gallery.rows} rows: with more rows every "
         "number will be lower. " + ("No pool was given." if pool is None else thin(pool, gallery.rows).capitalize())
@@ -296,10 +303,10 @@ def from_pairs(
     return Inputs(small, whole, queries, None, None, fit, "held-out pairs", (note,))
 
 
-def tested(stream: PairStream) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def tested(stream: PairStream, listed: Listed) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The pairs held out, in float32."""
     empty = True
-    for x, y, keys, _ in KeptPairs(stream, lambda _, keys: in_test(keys)).blocks():
+    for x, y, keys, _ in KeptPairs(stream, lambda _, keys: listed.held_out(keys)).blocks():
         empty = False
         yield x.float(), y.float(), keys.clone()
     if empty:

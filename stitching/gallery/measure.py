@@ -18,8 +18,7 @@ from .inputs import DEPTH, Inputs
 from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
-from .tuning import ENOUGH as TUNABLE
-from .tuning import Tuned, training_steps, tune
+from .tuning import Tuned, training_steps, tune, untaught
 from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
@@ -95,7 +94,7 @@ def measure(
     if like is None:
         with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
             chosen = mixing(systems, seed=seed, advance=advance)
-        with progress(training_steps(systems), "training on labels") as advance:
+        with progress(training_steps(systems, seed), "training on labels") as advance:
             tuned = tune(systems, seed=seed, advance=advance)
     else:
         chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
@@ -104,7 +103,7 @@ def measure(
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
     if tuned is None:
-        out.missing.setdefault("dual-tuned", f"needs at least {TUNABLE} labelled queries to be trained on (--relevant)")
+        out.missing.setdefault("dual-tuned", untaught(systems, seed) or "was not trained")
     else:
         made["dual-tuned"] = System("dual-tuned", ((Channel(tuned.crossed, "old"), 1.0),))
     made |= variants(systems) if smaller else {}
@@ -119,6 +118,9 @@ def measure(
         depths = {name: DEPTH if name in (*BASES, "re-embed") else max(10, out.k or 10) for name in made}
         jobs = [(system, depths[name], None) for name, system in made.items()]
         jobs += [(made[name], 10, size) for name in curved]
+        # Thresholds are put to what one weight serves; metrics are of weights that are cross-fitted.
+        served = {name: way(chosen[name].served) for name, way in systems.duals().items()}
+        jobs += [(system, 10, None) for system in served.values()]
         ranked = scan(inputs, systems.views, jobs, advance)
     wholes = {name: parts[0].result() for name, parts in zip(made, ranked, strict=False)}
     truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
@@ -128,9 +130,11 @@ def measure(
             continue
         out.metrics[name] = out.of(found.top, found.rank, truth)
         out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
+    for name, parts in zip(served, ranked[len(made) + len(curved) :], strict=True):
+        out.score[name] = parts[0].result().score * systems.scale(served[name])
     bases = [name for name in BASES if name in out.metrics]
     out.base = bases[first_close(torch.stack([out.judged(name) for name in bases]))] if like is None else like.base
-    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=True)), size)
+    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=False)), size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
             add(out, f"cascade@{depth}", cascaded, truth)

@@ -17,14 +17,15 @@ from ...aligners.measures.retrieval import search
 from ...aligners.pairs import mix
 from ..dumps import Dump, atomic_write, hash_ids
 from ..rows import rows_of, screened
-from .inputs import DEPTH, FEWEST_POOLED
-from .split import SHARES, split_of
+from .inputs import DEPTH, FEWEST_POOLED, SMALLEST
+from .split import SHARES, in_test, split_of
 
-__all__ = ["RECALLED", "Sample", "draw", "pairs_wanted", "pool_wanted", "write_sample"]
+__all__ = ["RECALLED", "Sample", "draw", "lacking", "pairs_wanted", "pool_wanted", "write_sample"]
 
 CELLS = 20
 LEARNED_ON = 5000
 FEWEST_PAIRS = 2000
+FEWEST_FITTED = 20  # pairs; a map is chosen on folds of them
 RECALLED = 50  # rows that each old query finds today
 SPLITS = tuple(SHARES)
 
@@ -59,10 +60,31 @@ def pairs_wanted(rows: int, dim: int) -> tuple[int, str]:
 
 
 def pool_wanted(rows: int) -> tuple[int, str]:
-    """How many rows drawn evenly, and why."""
-    wanted = -(-rows * FEWEST_POOLED // DEPTH)
-    why = f"so that about {FEWEST_POOLED} of each query's {DEPTH} true neighbours are among them, drawn evenly"
-    return min(rows, max(wanted, DEPTH)), why
+    """How many rows drawn evenly, and why: at most half, since no pair of the pool is fitted."""
+    wanted = max(-(-rows * FEWEST_POOLED // DEPTH), DEPTH)
+    if 2 * wanted > rows:
+        return rows // 2, "half of all rows, the other half is fitted on"
+    return wanted, f"so that about {FEWEST_POOLED} of each query's {DEPTH} true neighbours are among them, drawn evenly"
+
+
+def lacking(rows: int, sample: Sample, *, queries: bool) -> str | None:
+    """Why the sample alone makes no estimate of a gallery of so many rows, None where it does.
+
+    ``queries``: there are some; else held-out pairs must ask.
+    """
+    test = torch.eq(sample.split, SPLITS.index("test"))
+    fitted = sample.pairs & (sample.chance == 0) & (queries | ~test)
+    asking = int((sample.pairs & test).sum())
+    if rows < SMALLEST:
+        return f"of fewer than {SMALLEST} rows any ranking is right: embed them all anew"
+    if int(fitted.sum()) < FEWEST_FITTED:
+        return (
+            f"{int(fitted.sum())} pairs outside the pool are left to fit on, at least {FEWEST_FITTED} are needed; give "
+            "others as --old-pairs and --new-pairs"
+        )
+    if not queries and asking < SMALLEST:
+        return f"{asking} pairs are held out to query with, at least {SMALLEST} are needed"
+    return None
 
 
 def draw(
@@ -76,8 +98,9 @@ def draw(
     seed: int = 0,
 ) -> Sample:
     """Draw the rows. ``strata`` and ``groups`` ``(rows,)`` are those of the gallery, cells of it by k-means where none
-    are given. Pairs are drawn by stratum in proportion to its size, whole groups at a time. The pool is an even draw
-    of ``pool`` rows and, with ``old_queries``, the first 50 rows that each of them finds today.
+    are given. The pool is an even draw of ``pool`` rows and, with ``old_queries``, the first 50 rows that each of them
+    finds today. Pairs are drawn by stratum in proportion to its size, whole groups at a time, among the rows that are
+    not in the pool or held out for the test: what is judged by is not fitted. There may be fewer than ``pairs``.
 
     What an item is for is fixed by the hash of its id (its group, where there is one), so a second draw agrees.
     """
@@ -88,13 +111,16 @@ def draw(
     keys = keys_of(gallery)
     units = keys if groups is None else groups
     labels, names = strata_of(gallery, strata, seed)
-    chosen = stratified(labels, len(names), units, pairs, seed)
     chance = torch.zeros(gallery.rows)
     if pool:
         dice = mix(keys, seed + 23)
         chance[dice.argsort()[:pool]] = pool / gallery.rows
     if old_queries is not None:
         chance[recalled(gallery, old_queries)] = 1.0
+    free = ((chance == 0) | in_test(units)).nonzero()[:, 0]
+    chosen = torch.zeros(gallery.rows, dtype=torch.bool)
+    if len(free):
+        chosen[free] = stratified(labels[free], len(names), units[free], min(pairs, len(free)), seed)
     rows = (chosen | (chance > 0)).nonzero()[:, 0]
     return Sample(rows, split_of(units[rows]), [names[i] for i in labels[rows].tolist()], chance[rows], chosen[rows])
 

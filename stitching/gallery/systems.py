@@ -125,6 +125,14 @@ class Systems:
         old, new = (1 - a) / self.spread(self.old).deviation, a / self.spread(second).deviation
         return old / (old + new), new / (old + new)
 
+    def scale(self, system: System) -> Tensor:
+        """What the scores of a dual are multiplied with ``(m, 1)`` to be cosines, as `DualSearch` gives them."""
+        (old, c_old), (second, c_new) = system.terms
+        if second is self.turned:
+            return 1 / (c_old * old.queries + c_new * second.queries).norm(dim=1, keepdim=True)
+        length = 0.5**0.5 / (torch.as_tensor(c_old).square() + torch.as_tensor(c_new).square()).sqrt()
+        return length.expand(len(old.queries), 1)
+
     def _dual(self, name: str, old: Channel, second: Channel) -> Callable[[float | Tensor], System]:
         def made(a: float | Tensor) -> System:
             shares = [(1 - a) / self.spread(old).deviation, a / self.spread(second).deviation]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["translated"]
 
+# What `suture.stitching.serving` gives a score for: a gallery of two kinds of rows is merged by ranks.
+SERVED = ("stay", "bridge", "map", "dual", "dual-tuned", "dual-concat", "re-embed", "cascade")
 OLD = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 FEWEST = 20  # results on either side of a threshold; with fewer it cannot be placed
 DRAWS = 200
@@ -18,8 +20,9 @@ DRAWS = 200
 def translated(scores: Mapping[str, Tensor], level: float, seed: int) -> list[dict[str, Any]]:
     """For thresholds on the cosine of ``stay``, those that pass the same share of the first ten results elsewhere.
 
-    ``scores`` ``(m, 10)`` of each strategy. ``[{"old", "passes", "new": {strategy: interval}}]``: quantile matching,
-    with percentile bootstrap intervals over queries (200 draws). Scores that pass or fail almost all are left out.
+    ``scores`` ``(m, 10)`` of each strategy on the scale that it is served on: all are cosines.
+    ``[{"old", "passes", "new": {strategy: interval}}]``: quantile matching, with percentile bootstrap intervals over
+    queries (200 draws). Thresholds that pass or fail almost all are left out, and strategies that serve no score.
     """
     if "stay" not in scores:
         return []
@@ -33,7 +36,7 @@ def translated(scores: Mapping[str, Tensor], level: float, seed: int) -> list[di
             continue
         new = {}
         for name, score in scores.items():
-            if name != "stay":
+            if name != "stay" and name.split("@")[0] in SERVED:
                 values = torch.tensor([matched(scores["stay"][d], score[d], old) for d in drawn], dtype=torch.float64)
                 low, high = torch.quantile(values, values.new_tensor([(1 - level) / 2, (1 + level) / 2])).tolist()
                 new[name] = {"estimate": matched(scores["stay"], score, old), "low": low, "high": high}
@@ -47,8 +50,3 @@ def matched(old: Tensor, new: Tensor, threshold: float) -> float:
     flat = new.flatten()
     place = min(max(round(passing * len(flat) / old.numel()), 1), len(flat))
     return float(flat.kthvalue(len(flat) - place + 1).values)
-
-
-def names_for(strategies: Sequence[str]) -> list[str]:
-    """Those whose scores a user would filter by."""
-    return [name for name in strategies if name in ("stay", "bridge", "map", "dual", "dual-concat", "re-embed")]

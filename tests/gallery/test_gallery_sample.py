@@ -1,6 +1,7 @@
 """What is drawn, and that an estimate from it says what the full truth says."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gallery_worlds import World
+from gallery_worlds import World, unit
 
 from suture.stitching.gallery.sample import pairs_wanted, shares, stratified
 from suture.stitching.gallery.split import SHARES, split_of
@@ -107,6 +108,11 @@ def test_a_pool_too_thin_to_judge_by_says_how_many(tmp_path: Path, suture: Sutur
     assert "at least 75" in suture(*words, "--pool", tmp_path / "pool.npz", code=2)
 
 
+def told(found: Any) -> list[str]:
+    """The notes but that on what an estimate without labels cannot tell."""
+    return [note for note in found["notes"] if not note.startswith("Without labels")]
+
+
 def test_what_was_sampled_without_ids_is_found_again_by_row(tmp_path: Path, suture: Suture) -> None:
     """The gallery itself as the old rows of the pairs, what was embedded as the new ones: nothing has to be cut out."""
     world = World(tmp_path, count=700)
@@ -120,8 +126,15 @@ def test_what_was_sampled_without_ids_is_found_again_by_row(tmp_path: Path, sutu
     words += ["--method", "procrustes", "--no-variants", "--json"]
     found = suture(*words, "--old-gallery", gallery, "--old-pairs", gallery)
     assert found["pool_rows"] == 200
-    assert found["queries"] == sum(line["split"] == "test" for line in lines)
-    assert found["queries"] + found["pairs"] == len(rows)
+    pooled = [line["chance"] > 0 for line in lines]
+    assert found["queries"] == sum(line["pair"] and line["split"] == "test" for line in lines)
+    assert found["pairs"] == sum(line["pair"] and line["split"] != "test" for line in lines)
+    assert not any(line["pair"] and line["split"] != "test" and p for line, p in zip(lines, pooled, strict=True))
+    assert said.startswith(f"Embed {len(rows)} of 700")
+    bare = [word for word in words if word not in ("--sample", listed)]
+    flattered = suture(*bare, "--old-gallery", gallery, "--old-pairs", gallery)
+    assert "rows of the pool are fitted as pairs too" in flattered["notes"][0]
+    assert flattered["pairs"] > found["pairs"]
     named = tmp_path / "named.npz"
     np.savez(named, x=world.old["gallery"], id=np.arange(700))
     again = suture(*words, "--old-gallery", named, "--old-pairs", named)
@@ -133,6 +146,71 @@ def test_what_was_sampled_without_ids_is_found_again_by_row(tmp_path: Path, sutu
     assert same["size_curve"] == []
     assert "With more rows" not in page.read_text(encoding="utf-8")
     assert "120, without right answers" in page.read_text(encoding="utf-8")
-    assert "200 of the 200 rows of the pool are pairs too" in same["notes"][0]
+    assert told(same) == []
+    assert same["pairs"] == len(rows) - 200
     apart = ["--old-pairs", tmp_path / "pairs.old.npy", "--new-pairs", tmp_path / "pairs.new.npy"]
-    assert suture(*words, *queries, "--old-gallery", gallery, *apart)["notes"][0].startswith("Without labels")
+    assert told(suture(*words, *queries, "--old-gallery", gallery, *apart)) == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_next_command_runs_as_it_is_printed(tmp_path: Path, suture: Suture, named: bool) -> None:
+    world = World(tmp_path, count=700)
+    gallery, listed, embedded = tmp_path / "gallery.old.npy", tmp_path / "s.jsonl", tmp_path / "embedded.npz"
+    words: list[object] = ["gallery", "sample", gallery, "-o", listed, "--pairs", 200, "--pool", 200]
+    names = np.array([f"item {i}" for i in range(700)])
+    (tmp_path / "ids.txt").write_text("\n".join(names))
+    said = suture(*words, *(["--ids", tmp_path / "ids.txt"] if named else []))
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    np.savez(embedded, x=world.new["gallery"][[x["row"] for x in lines]], id=np.array([x["id"] for x in lines]))
+    command = shlex.split(said.split("`")[1].replace("EMBEDDED", str(embedded)))
+    found = suture(*command[1:], "--method", "procrustes", "--no-variants", "--json")
+    assert found["pairs"] == sum(x["pair"] and x["split"] != "test" for x in lines)
+    assert told(found) == []
+
+
+def test_maps_are_not_flattered_by_rows_that_they_were_fitted_on(tmp_path: Path, suture: Suture) -> None:
+    """Two encoders that have nothing in common: what a map finds of unseen rows is chance, of fitted ones it is not."""
+    draw = np.random.default_rng(1)
+    old, new = (unit(draw.normal(size=(500, 96))) for _ in range(2))
+    listed, embedded = tmp_path / "s.jsonl", tmp_path / "embedded.npz"
+    gallery = tmp_path / "gallery.npy"
+    np.save(gallery, old)
+    suture("gallery", "sample", gallery, "-o", listed, "--pairs", 230, "--pool", 250)
+    rows = [json.loads(line)["row"] for line in listed.read_text().splitlines()]
+    np.savez(embedded, x=new[rows], id=np.array(rows))
+    words = ["gallery", "estimate", "--old-gallery", gallery, "--old-pairs", gallery, "--new-pairs", embedded]
+    words += ["--pool", embedded, "--method", "procrustes", "--no-variants", "--json"]
+
+    def overlap(found: Any) -> float:
+        row = next(s for s in found["strategies"] if s["name"] == "map")
+        return float(row["metrics"][found["metric"]]["estimate"])
+
+    assert overlap(suture(*words)) > 4 * 10 / 500
+    assert overlap(suture(*words, "--sample", listed)) < 1.5 * 10 / 500
+
+
+def test_a_sample_that_makes_no_estimate_prints_no_command(tmp_path: Path, suture: Suture) -> None:
+    World(tmp_path)
+    np.save(tmp_path / "three.npy", np.eye(24, dtype=np.float32)[:3])
+    none = suture("gallery", "sample", tmp_path / "gallery.old.npy", "-o", tmp_path / "a.jsonl", "--pairs", 0)
+    assert "`" not in none
+    assert "0 pairs outside the pool are left to fit on, at least 20" in none
+    tiny = suture("gallery", "sample", tmp_path / "three.npy", "-o", tmp_path / "b.jsonl")
+    assert "`" not in tiny
+    assert "fewer than 11 rows" in tiny
+
+
+def test_queries_that_are_pairs_are_told(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    for side in (world.old, world.new):
+        side["pairs"][:30] = side["queries"][:30]
+    world.write()
+    assert "30 of the 120 queries are pairs too" in suture(*world.words(), "--no-variants", "--json")["notes"][0]
+    words = world.words(pool=False)
+    for part, ids in (("pairs", np.arange(400)), ("queries", np.arange(120))):
+        for side, rows in (("old", world.old[part]), ("new", world.new[part])):
+            path = tmp_path / f"{part}.{side}.npz"
+            np.savez(path, x=rows + np.float32(1e-6), id=ids)
+            words = [path if w == path.with_suffix(".npy") else w for w in words]
+    # Numbers from 0 on are equal for all, the items only for 30.
+    assert "30 of the 120 queries are pairs too" in suture(*words, "--no-variants", "--json")["notes"][0]

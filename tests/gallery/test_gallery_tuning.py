@@ -1,6 +1,7 @@
 """The query vector that labels train: better where they teach something, and never flattered by its own answers."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from suture.aligners import Pairs, Procrustes
 from suture.aligners.errors import RefusedError
 from suture.stitching.gallery.estimate import Estimate, estimate
 from suture.stitching.gallery.inputs import Gallery, Inputs, Queries
-from suture.stitching.gallery.tuning import by_answer
+from suture.stitching.gallery.tuning import folds, together
 from suture.stitching.gallery.upgrade import save_upgrade
 from suture.stitching.serving import DualSearch
 
@@ -84,13 +85,39 @@ def test_nobody_is_scored_by_what_its_own_answer_trained() -> None:
     assert ranks[1] < 0.9 * GALLERY / 2
 
 
-def test_queries_of_one_answer_train_together(taught: Estimate) -> None:
-    row = taught.inputs.row
-    groups = by_answer(taught.inputs).groups
-    assert row is not None
-    assert groups is not None
-    assert len(row.unique()) < len(row)
-    assert torch.equal(groups, row)
+def answered(query: list[int], row: list[int], groups: list[int] | None = None) -> Inputs:
+    """Queries with these right answers, and nothing else that tells them apart."""
+    made = inputs(max(query) + 1)
+    keys = None if groups is None else torch.tensor(groups)
+    return replace(made, queries=replace(made.queries, groups=keys), query=torch.tensor(query), row=torch.tensor(row))
+
+
+def test_no_answer_and_no_group_is_in_two_folds(taught: Estimate) -> None:
+    fold = folds(taught.inputs, 0)
+    assert fold.unique().tolist() == [0, 1, 2, 3, 4]
+    assert taught.inputs.row is not None
+    for row in taught.inputs.row.unique():
+        assert len(fold[taught.inputs.row == row].unique()) == 1
+    # All have row 99 right, though each has a lower one of its own.
+    query, row = torch.arange(40).repeat_interleave(2), torch.stack([torch.arange(40), torch.full((40,), 99)], 1)
+    assert len(folds(answered(query.tolist(), row.flatten().tolist()), 0).unique()) == 1
+    # A chain: 0 and 1 share an answer, 1 and 2 a group; 3 is alone.
+    parts = together(answered([0, 1, 2, 3], [7, 7, 8, 9], [0, 1, 1, 2]))
+    assert parts[0] == parts[1] == parts[2] != parts[3]
+
+
+@pytest.mark.parametrize(("groups", "found"), [(4, "there are 4"), (7, "the largest with 3")])
+def test_queries_that_cannot_be_held_apart_train_nothing(groups: int, found: str) -> None:
+    given = inputs(600)
+    keys = torch.arange(600) % groups
+    if groups == 7:
+        keys = torch.where(torch.arange(600) < 320, 0, keys)
+    row = torch.arange(600) % groups if groups == 4 else torch.arange(600)
+    out = measured(replace(given, queries=replace(given.queries, groups=keys), row=row))
+    assert out.measured.tuned is None
+    reason = next(r for r in out.result["strategies"] if r["name"] == "dual-tuned")["reason"]
+    assert "share no answer and no group" in reason
+    assert found in reason
 
 
 def test_few_labels_train_nothing() -> None:
@@ -112,6 +139,10 @@ def test_it_is_served_as_it_was_trained(taught: Estimate, tmp_path: Path) -> Non
     assert asked.old is not None
     vectors = dual.vector(3 * asked.new.numpy(), asked.old.numpy())
     np.testing.assert_allclose(vectors, tuned.serving(systems.both).crossed.numpy(), atol=1e-5)
+    for row in taught.result["thresholds"]:
+        scores, _ = dual.search(asked.new.numpy(), asked.old.numpy())
+        share = float((scores >= row["new"]["dual-tuned"]["estimate"]).mean())
+        assert share == pytest.approx(row["passes"], abs=0.05)  # new queries score as those that trained nothing
     assert not np.allclose(
         vectors, DualSearch.load(tmp_path / "upgrade.safetensors", index).vector(asked.new, asked.old)
     )

@@ -132,7 +132,15 @@ def test_another_model_of_the_same_width_is_mapped_not_mixed_up(tmp_path: Path, 
     assert table["map"]["metrics"]["ndcg@10"]["estimate"] > 10 * table["random"]["metrics"]["ndcg@10"]["estimate"]
     old, new = tmp_path / "queries.old.npy", tmp_path / "queries.new.npy"
     swapped = [{old: new, new: old}.get(w, w) if isinstance(w, Path) else w for w in world.words()]
-    assert "look like rows of the source space" in suture(*swapped, code=3)
+    said = suture(*swapped, code=3)
+    assert "expected rows of the new encoder, as in --new-pairs" in said
+    assert "source" not in said
+    pairs = {
+        tmp_path / "pairs.old.npy": tmp_path / "pairs.new.npy",
+        tmp_path / "pairs.new.npy": tmp_path / "pairs.old.npy",
+    }
+    said = suture(*[pairs.get(w, w) for w in world.words()], code=3)
+    assert "gallery.old.npy: expected rows of the old encoder, as in --old-pairs" in said
     pool = [tmp_path / "gallery.old.npy" if w == tmp_path / "gallery.new.npy" else w for w in world.words()]
     assert "the pool" in suture(*pool, code=3)
 
@@ -154,6 +162,20 @@ def test_some_wrong_pairs_are_told(tmp_path: Path, suture: Suture) -> None:
     world.new["pairs"] = world.new["pairs"][rows]
     world.write()
     assert "look like wrong pairs" in suture(*world.words(), "--json")["notes"][0]
+
+
+def test_bad_rows_and_a_wrong_suffix_name_options_that_are_there(tmp_path: Path, suture: Suture) -> None:
+    world = World(tmp_path)
+    words = world.words()
+    assert "--save: expected a .safetensors file" in suture(*words, "--save", tmp_path / "x.npy", code=2)
+    for side, part in (("old", "gallery"), ("new", "gallery")):
+        spoilt = {"old": world.old, "new": world.new}[side][part].copy()
+        spoilt[7] = np.nan
+        np.save(tmp_path / "spoilt.npy", spoilt)
+        dump = tmp_path / f"{part}.{side}.npy"
+        said = suture(*[tmp_path / "spoilt.npy" if w == dump else w for w in words], code=3)
+        assert "row 7" in said
+        assert "drop these rows; a command that has the option" in said
 
 
 def test_a_tiny_gallery_is_refused(tmp_path: Path, suture: Suture) -> None:
