@@ -73,7 +73,7 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Know before you move: every way to bring a gallery to a new encoder, on your own vectors, beside staying."""
-    from ...aligners.errors import UsageError
+    from ...aligners.errors import RefusedError, UsageError
     from ...stitching.dumps import pair, read_relevant
     from ...stitching.gallery.columns import numbers_of, read_groups, read_segments, texts_of
     from ...stitching.gallery.estimate import estimate as estimate_gallery
@@ -138,9 +138,12 @@ def estimate(
         track=track,
         progress=rows_progress,
     )
-    refused = None if save is None else why_not_saved(found.result, save)
-    if save is not None and refused is None:
-        save_upgrade(found, save, canaries=canaries, overwrite=overwrite)
+    refused = None
+    if save is not None:
+        try:
+            save_upgrade(found, save, canaries=canaries, overwrite=overwrite)
+        except RefusedError as error:  # what was measured is shown all the same
+            refused = str(error)
     if report is not None:
         write_report(found.result, report, overwrite=overwrite)
     paths = {"saved": None if refused else save, "report": report}
@@ -164,13 +167,6 @@ def check_report(path: Path, *others: str | Path | None, overwrite: bool) -> Non
         raise UsageError(f"--report: expected a .html file, got {path}.")
     check_output(path, *others, overwrite=overwrite)
     need("plotly", "report")
-
-
-def why_not_saved(result: dict[str, Any], path: Path) -> str | None:
-    """Why nothing may be moved by this map, if so: what was measured is shown all the same."""
-    if result["map"]["audit"]["verdict"] != "unrelated":
-        return None
-    return f"{path} was not written: the pairs look unrelated, so its map would be one of chance. Pair the rows anew."
 
 
 def write_report(result: dict[str, Any], path: Path, *, overwrite: bool) -> None:

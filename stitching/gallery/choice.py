@@ -14,7 +14,7 @@ from .inputs import Queries
 from .scan import Advance, count_above
 from .systems import GRID, HALF, Systems
 
-__all__ = ["Mixing", "crossed", "folds_of", "highest", "mixing"]
+__all__ = ["Mixing", "close", "crossed", "folds_of", "highest", "mixing"]
 
 FOLDS = 5
 ENOUGH = 50  # labelled queries; with fewer the choice is noise, and a half serves
@@ -70,16 +70,23 @@ def highest(gains: Tensor) -> int:
     return int(gains.nanmean(1).nan_to_num(0.0).argmax())
 
 
-def nearest_half(gains: Tensor) -> int:
-    """The weight nearest a half whose mean of ``gains`` ``(grid, m)`` is within one standard error of the best.
+def close(gains: Tensor) -> Tensor:
+    """The places whose mean of ``gains`` ``(c, m)`` is within one standard error of the best, in their order.
 
-    The error is that of the paired difference (the one-standard-error rule; Breiman et al. 1984): a half was near the
-    best on every pair tried, and labels overrule it only where they can tell. The best itself flips between folds by
-    chance, which cost .01 to .02 of the gap between staying and re-embedding.
+    The error is that of the paired difference (the one-standard-error rule; Breiman et al. 1984).
     """
     behind = gains[highest(gains)] - gains
     known = (~behind.isnan()).sum(1).clamp(min=2)
     mean = behind.nanmean(1).nan_to_num(0.0)
     error = ((behind - mean[:, None]).square().nansum(1) / (known - 1) / known).sqrt()
-    close = (mean <= error).nonzero()[:, 0]
-    return int(close[(close - len(GRID) // 2).abs().argmin()])
+    return (mean <= error).nonzero()[:, 0]
+
+
+def nearest_half(gains: Tensor) -> int:
+    """The weight nearest a half among those of the grid ``(grid, m)`` that are `close` to the best.
+
+    A half was near the best on every pair tried, and labels overrule it only where they can tell. The best itself flips
+    between folds by chance, which cost .01 to .02 of the gap between staying and re-embedding.
+    """
+    near = close(gains)
+    return int(near[(near - len(GRID) // 2).abs().argmin()])

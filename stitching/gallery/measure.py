@@ -13,7 +13,7 @@ from ...aligners.measures.retrieval import Ranking, rank_metrics
 from ...aligners.pairs import mix
 from .backfill import LEVELS, Filled, filled, orders, segments_of
 from .cascade import DEPTHS, Cascaded, cascades
-from .choice import Mixing, crossed, folds_of, highest, mixing
+from .choice import Mixing, close, crossed, folds_of, highest, mixing
 from .inputs import DEPTH, Inputs
 from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
@@ -133,7 +133,8 @@ def measure(
     for name, parts in zip(served, ranked[len(made) + len(curved) :], strict=True):
         out.score[name] = parts[0].result().score * systems.scale(served[name])
     bases = [name for name in BASES if name in out.metrics]
-    out.base = bases[first_close(torch.stack([out.judged(name) for name in bases]))] if like is None else like.base
+    # The first of those that are close to the best is the cheapest: a tie buys no new index.
+    out.base = bases[int(close(torch.stack([out.judged(name) for name in bases]))[0])] if like is None else like.base
     size_curve(out, dict(zip(curved, ranked[len(made) :], strict=False)), size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
@@ -153,19 +154,6 @@ def measure(
             if depth > count:
                 out.missing[f"cascade@{depth}"] = f"needs a gallery of at least {depth} rows, this has {count}"
     return out
-
-
-def first_close(gains: Tensor) -> int:
-    """The first whose mean of ``gains`` ``(c, m)`` is within one standard error of the best.
-
-    The error is that of the paired difference (the one-standard-error rule; Breiman et al. 1984): with the cheapest
-    first, a tie buys no new index.
-    """
-    behind = gains[highest(gains)] - gains
-    known = (~behind.isnan()).sum(1).clamp(min=2)
-    mean = behind.nanmean(1).nan_to_num(0.0)
-    error = ((behind - mean[:, None]).square().nansum(1) / (known - 1) / known).sqrt()
-    return int((mean <= error).nonzero()[0, 0])
 
 
 def add(out: Measured, name: str, found: Cascaded, truth: Truth | None) -> None:

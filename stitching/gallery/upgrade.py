@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...aligners.alignment import Alignment, Space
-from ...aligners.errors import SutureError
+from ...aligners.errors import RefusedError, SutureError
 from ...aligners.file import load, save_alignment
 from .estimate import Estimate
 from .probe import Probe
@@ -35,7 +35,7 @@ KEPT = (
         "gallery_rows",
         "pool_rows",
     ),
-    *("gates", "recall_by", "query_hash", "seed", "notes", "thresholds"),
+    *("gates", "recall_by", "backfill_by", "query_hash", "seed", "notes", "thresholds"),
 )
 SHOWN = ("name", "metrics", "difference", "quantities", "cost", "reason")
 
@@ -94,7 +94,14 @@ def upgraded(estimate: Estimate, *, canaries: bool = True) -> Alignment:
 
 
 def save_upgrade(estimate: Estimate, path: str | Path, *, canaries: bool = True, overwrite: bool = False) -> None:
-    """Write the upgrade file. Raises `RefusedError` if it exists and ``overwrite`` is not set."""
+    """Write the upgrade file.
+
+    Raises `RefusedError` where the pairs look unrelated, and if it exists and ``overwrite`` is not set.
+    """
+    if estimate.result["map"]["audit"]["verdict"] == "unrelated":
+        raise RefusedError(
+            f"{path} was not written: the pairs look unrelated, so its map would be one of chance. Pair the rows anew."
+        )
     save_alignment(upgraded(estimate, canaries=canaries), path, overwrite=overwrite)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from gallery_worlds import World
 
-from suture.stitching.gallery.measure import BASES, first_close
+from suture.stitching.gallery.choice import close
+from suture.stitching.gallery.measure import BASES
 from suture.stitching.gallery.verdict import ORDER, Verdict, verdict
 
 Suture = Callable[..., Any]
@@ -106,9 +107,9 @@ def test_the_cheapest_within_one_standard_error_recalls() -> None:
     best = torch.from_numpy(rng.random(400))
     tie = best + torch.from_numpy(0.05 * rng.normal(size=400))
     tie -= (tie - best).mean() + 0.0001
-    assert first_close(torch.stack([best - 0.1, tie, best])) == 1
-    assert first_close(torch.stack([best - 0.1, best - 0.01, best])) == 2  # each query a little worse: no chance
-    assert first_close(torch.stack([best, best])) == 0
+    assert int(close(torch.stack([best - 0.1, tie, best]))[0]) == 1
+    assert int(close(torch.stack([best - 0.1, best - 0.01, best]))[0]) == 2  # each query a little worse: no chance
+    assert int(close(torch.stack([best, best]))[0]) == 0
 
 
 def test_no_map_of_unrelated_pairs_is_written(tmp_path: Path, suture: Suture) -> None:
