@@ -24,9 +24,10 @@ p, li { max-width: 48rem; }
 .note { border-left: 4px solid #c77700; padding: .25rem 1rem; background: #fff7e8; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8ecf1; }
+th, td { padding: .25rem .4rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e8ecf1; }
 th:first-child, td:first-child { text-align: left; }
 .stacked small { display: block; } .stacked th { white-space: normal; vertical-align: bottom; }
+.stacked td:last-child { white-space: normal; font-size: .85em; min-width: 7rem; line-height: 1.2; }
 tr.chosen { background: #e9f3ec; font-weight: 600; }
 tr.null { color: #8a94a1; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
@@ -132,7 +133,7 @@ def strategies(result: Mapping[str, Any]) -> str:
     names = list(
         dict.fromkeys([metric, *(["recall@10"] if metric == "ndcg@10" else []), *([overlap] if overlap else [])])
     )
-    ratios = ("retention", "gain", "update_gain", "negative_flips", "positive_flips")
+    ratios = ("retention", "update_gain", "negative_flips", "positive_flips")  # gain says what the difference says
     rows = []
     for s in told_apart(result):
         kind = "chosen" if s["name"] == result["strategy"] else s["kind"]
