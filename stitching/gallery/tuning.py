@@ -69,8 +69,8 @@ def tune(systems: Systems, *, seed: int, advance: Advance) -> Tuned | None:
     as InfoNCE; van den Oord et al. 2018), by Adam, as long as it falls on a fold that is not trained on: what is given
     back is never worse there than the start. Queries that share an answer or a group, also through others, are in one
     fold. So new queries that are after the same rows as the labelled ones do better than ``crossed`` says: in worlds of
-    400 rows, where 500 queries share their answers with the others, it came out half a standard error too low; where
-    every query is after a row of its own, it is not (benchmarks/results/intervals.md).
+    400 rows, where 500 queries share their answers with the others, it came out .7 standard errors too low; where
+    every query is after a row of its own, it does not (benchmarks/results/intervals.md).
     """
     inputs = systems.inputs
     if training_steps(systems, seed) == 0:
