@@ -7,8 +7,8 @@ These are resamples of one corpus, not independent, and so counted apart; their 
 
 Three budgets of pairs each; weights, the vector trained on labels, recall and order of backfill are chosen on the
 queries of the estimate alone, and kept for the others. Bias: estimate less truth in standard errors of that difference,
-mean over the simulated worlds. That of `dual-tuned` was -.67 in 104 worlds of 400 rows, where all queries were after the
-same rows: folds keep an answer together, so its number is of answers that it has not seen.
+mean over the simulated worlds. That of `dual-tuned` was -.67 in 104 worlds of 400 rows, where all queries were after
+the same rows: folds keep an answer together, so its number is of answers that it has not seen.
 """
 
 from collections.abc import Iterator
