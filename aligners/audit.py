@@ -18,31 +18,65 @@ from .linear.checks import check_variance
 from .linear.rotation_ridge import RotationRidge
 from .survey import Survey
 
-__all__ = ["Audit", "audit"]
+__all__ = ["ENOUGH", "Audit", "Likeness", "Pairing", "audit"]
 
 ENOUGH = 200  # below this many pairs a map is too weak to blame the pairs for a low score
 SURE = 0.98
 TOLERATED = 0.02
+Pairing = Literal["clean", "mispaired", "unrelated", "unknown"]
 PROBE = RotationRidge(strength=1.0, scale=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
-    """What was found on ``rows`` sampled pairs.
+class Likeness:
+    """What the scores of pairs say beside those of shuffled ones.
 
-    ``auc``: chance that a pair outscores a shuffled one. ``separation``: the same for the pairs that are right, once
-    the share that looks shuffled is taken out: auc = (1 - w) separation + w / 2, with w twice the share of pairs below
-    the median of the null. ``suspects``: keys of the pairs below the 95 % quantile of the null.
+    ``auc``: chance that a pair outscores a shuffled one. ``wrong``: share that looks shuffled, twice that of pairs
+    below the median of the null. ``separation``: the auc of the pairs that are right, once these are taken out: auc =
+    (1 - wrong) separation + wrong / 2. ``suspect`` ``(n,)``: whether a pair is below the 95 % quantile of the null.
 
     ``verdict``: "unrelated" (auc at chance), "mispaired" (over 2 % suspects, most of which look shuffled, and right
     pairs are told from wrong ones with an AUC of at least .98), "unknown" (it cannot be told here) or "clean".
+    """
+
+    auc: float
+    wrong: float
+    separation: float
+    suspect: Tensor
+    verdict: Pairing
+
+    @classmethod
+    def of(cls, true: Tensor, null: Tensor) -> Likeness:
+        """Of the scores ``true`` ``(n,)`` of pairs and ``null`` ``(n,)`` of the same rows shuffled."""
+        n, auc = len(true), auc_of(true, null)
+        suspect = true < null.quantile(0.95)
+        # Half of the wrong pairs, and hardly any right one, lie below the median of the null (Storey 2002).
+        wrong = min(2 * float((true < null.median()).double().mean()), 1.0)
+        separation = (auc - wrong / 2) / (1 - wrong) if wrong < 1 else 0.5
+        verdict: Pairing
+        if auc < 0.5 + max(0.05, 3 * (6 * n) ** -0.5):
+            verdict = "unrelated"
+        elif int(suspect.sum()) <= TOLERATED * n:
+            verdict = "clean"
+        else:
+            # A weak map misses some right pairs, but leaves hardly any below the median of the null.
+            told = max(auc, separation) >= SURE and wrong * n >= 0.5 * int(suspect.sum())
+            verdict = "mispaired" if told else "unknown"
+        return cls(auc, wrong, separation, suspect, verdict)
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found on ``rows`` sampled pairs; ``suspects`` are keys. See `Likeness` for the rest.
+
+    Of too few pairs nothing is known: ``auc`` and ``separation`` are None, the ``verdict`` is "unknown".
     """
 
     rows: int
     auc: float | None
     separation: float | None
     suspects: Tensor
-    verdict: Literal["clean", "mispaired", "unrelated", "unknown"]
+    verdict: Pairing
 
     @property
     def suspect_share(self) -> float:
@@ -71,21 +105,8 @@ def audit(survey: Survey) -> Audit:
     mapped = cross_fit(PROBE, survey).double() - centre
     true = torch.cosine_similarity(mapped, sample.y.double() - centre)
     null = torch.cosine_similarity(mapped, shuffled(sample, survey.seed).y.double() - centre)
-    auc = auc_of(true, null)
-    suspects = sample.keys[true < null.quantile(0.95)]
-    # Half of the wrong pairs, and hardly any right one, lie below the median of the null (Storey 2002).
-    wrong = min(2 * float((true < null.median()).double().mean()), 1.0)
-    separation = (auc - wrong / 2) / (1 - wrong) if wrong < 1 else 0.5
-    verdict: Literal["clean", "mispaired", "unrelated", "unknown"]
-    if auc < 0.5 + max(0.05, 3 * (6 * len(sample)) ** -0.5):
-        verdict = "unrelated"
-    elif len(suspects) <= TOLERATED * len(sample):
-        verdict = "clean"
-    else:
-        # A weak map misses some right pairs, but leaves hardly any below the median of the null.
-        told = max(auc, separation) >= SURE and wrong * len(sample) >= 0.5 * len(suspects)
-        verdict = "mispaired" if told else "unknown"
-    return Audit(len(sample), auc, separation, suspects, verdict)
+    found = Likeness.of(true, null)
+    return Audit(len(sample), found.auc, found.separation, sample.keys[found.suspect], found.verdict)
 
 
 def auc_of(high: Tensor, low: Tensor) -> float:

@@ -116,8 +116,8 @@ def estimate(
         pairing=maps.pairing["verdict"],
         scope=inputs.scope,
     )
-    doubt = doubted(said.name, gated, scope=inputs.scope, units=groups or known, grouped=groups is not None)
-    few = too_few(groups or known, grouped=groups is not None)
+    few = too_few(known if groups is None else groups, grouped=groups is not None)
+    doubt = doubted(said.name, gated, scope=inputs.scope, few=few)
     if few is not None:
         notes.append(f"{few[0].upper()}{few[1:]}.")
     if inputs.query is None and inputs.scope == "gallery":

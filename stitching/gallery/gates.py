@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from ...aligners.errors import UsageError
 from .table import METRICS, NULLS, QUANTITIES
-from .variants import FORMS
+from .variants import FORMED, FORMS
 from .verdict import FEWEST, ORDER
 
 __all__ = ["Gate", "doubted", "judge_gate", "judge_gates", "require_overlap", "require_strategy", "too_few"]
 
-STRATEGIES = (*ORDER, *NULLS, *(f"{base} {form}" for base in ("stay", "map", "re-embed") for form in FORMS))
+STRATEGIES = (*ORDER, *NULLS, *(f"{base} {form}" for base in FORMED for form in FORMS))
 FORM = re.compile(r"\s*([a-z_]+(?:@\d+)?)\s*(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*", re.IGNORECASE)
 
 
@@ -88,11 +88,10 @@ def judge_gate(gate: Gate, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**out, "result": "pass" if all(ends) else "fail", "reason": None}
 
 
-def doubted(said: str, gated: str | None, *, scope: str, units: int, grouped: bool) -> str | None:
-    """Why no gate can pass or fail, if so. ``units``: answered queries, or groups of them where ``grouped``."""
+def doubted(said: str, gated: str | None, *, scope: str, few: str | None) -> str | None:
+    """Why no gate can pass or fail, if so; ``few`` is what `too_few` says."""
     if scope != "gallery":
         return "judged on held-out pairs, not on your gallery"
-    few = too_few(units, grouped=grouped)
     if few is not None:
         return few
     if said == "undecided" and gated is None:
@@ -101,7 +100,7 @@ def doubted(said: str, gated: str | None, *, scope: str, units: int, grouped: bo
 
 
 def too_few(units: int, *, grouped: bool) -> str | None:
-    """Why no interval can be trusted, if so."""
+    """Why no interval can be trusted, if so. ``units``: answered queries, or groups of them where ``grouped``."""
     if units >= FEWEST:
         return None
     what = "groups of queries" if grouped else "queries"

@@ -18,7 +18,7 @@ from .inputs import DEPTH, Inputs
 from .scan import Advance, Channel, Segments, System, scan, total
 from .systems import Systems
 from .truth import Truth
-from .tuning import Tuned, training_steps, tune, untaught
+from .tuning import TRAINING_STEPS, Tuned, tune, untaught
 from .variants import variants
 
 __all__ = ["BASES", "Measured", "Progress", "measure"]
@@ -91,11 +91,12 @@ def measure(
     inputs = systems.inputs
     count = inputs.gallery.count
     pool = inputs.pool
+    lacking = untaught(systems, seed)
     if like is None:
         with progress(count if inputs.query is not None else 0, "choosing weights") as advance:
             chosen = mixing(systems, seed=seed, advance=advance)
-        with progress(training_steps(systems, seed), "training on labels") as advance:
-            tuned = tune(systems, seed=seed, advance=advance)
+        with progress(0 if lacking else TRAINING_STEPS, "training on labels") as advance:
+            tuned = None if lacking else tune(systems, seed=seed, advance=advance)
     else:
         chosen = {name: Mixing(m.served, m.served, m.chosen) for name, m in like.mixing.items()}
         tuned = like.tuned if systems.both is None or like.tuned is None else like.tuned.serving(systems.both)
@@ -103,7 +104,7 @@ def measure(
     made = systems.simple() | {name: way(chosen[name].crossed) for name, way in systems.duals().items()}
     made = {name: System(name, each.terms) for name, each in made.items()}
     if tuned is None:
-        out.missing.setdefault("dual-tuned", untaught(systems, seed) or "was not trained")
+        out.missing["dual-tuned"] = lacking or "was not trained"
     else:
         made["dual-tuned"] = System("dual-tuned", ((Channel(tuned.crossed, "old"), 1.0),))
     made |= variants(systems) if smaller else {}
@@ -118,11 +119,14 @@ def measure(
         depths = {name: DEPTH if name in (*BASES, "re-embed") else max(10, out.k or 10) for name in made}
         jobs = [(system, depths[name], None) for name, system in made.items()]
         jobs += [(made[name], 10, size) for name in curved]
-        # Thresholds are put to what one weight serves; metrics are of weights that are cross-fitted.
+        # Thresholds are put to what one weight serves, which is ranked apart where metrics are of cross-fitted ones.
         served = {name: way(chosen[name].served) for name, way in systems.duals().items()}
-        jobs += [(system, 10, None) for system in served.values()]
-        ranked = scan(inputs, systems.views, jobs, advance)
-    wholes = {name: parts[0].result() for name, parts in zip(made, ranked, strict=False)}
+        apart = [name for name in served if isinstance(chosen[name].crossed, Tensor)]
+        jobs += [(served[name], 10, None) for name in apart]
+        rankings = iter(scan(inputs, systems.views, jobs, advance))
+    wholes = {name: next(rankings)[0].result() for name in made}
+    sized = {name: next(rankings) for name in curved}
+    scores = {name: next(rankings)[0].result().score for name in apart}
     truth = Truth.of(wholes["re-embed"], pool, out.k) if pool is not None and out.k is not None else None
     out.truth = truth
     for name, found in wholes.items():
@@ -130,12 +134,12 @@ def measure(
             continue
         out.metrics[name] = out.of(found.top, found.rank, truth)
         out.top[name], out.score[name] = found.top[:, :10], found.score[:, :10]
-    for name, parts in zip(served, ranked[len(made) + len(curved) :], strict=True):
-        out.score[name] = parts[0].result().score * systems.scale(served[name])
+    for name, system in served.items():
+        out.score[name] = scores.get(name, out.score[name]) * systems.scale(system)
     bases = [name for name in BASES if name in out.metrics]
     # The first of those that are close to the best is the cheapest: a tie buys no new index.
     out.base = bases[int(close(torch.stack([out.judged(name) for name in bases]))[0])] if like is None else like.base
-    size_curve(out, dict(zip(curved, ranked[len(made) :], strict=False)), size)
+    size_curve(out, sized, size)
     if inputs.full_pool:
         for depth, cascaded in cascades(inputs, wholes[out.base]).items():
             add(out, f"cascade@{depth}", cascaded, truth)

@@ -9,6 +9,7 @@ from typing import Any
 from ... import __version__
 from .costs import in_words, served
 from .figures import figures
+from .verdict import presumes_the_move
 
 __all__ = ["report"]
 
@@ -77,7 +78,7 @@ def headline(result: Mapping[str, Any]) -> str:
         "undecided": "Undecided",
     }
     name = result["verdict"]
-    presumed = ", if you move" if result["metric"].startswith("overlap") and name not in ("stay", "undecided") else ""
+    presumed = ", if you move" if presumes_the_move(name, result["metric"]) else ""
     return f"Gallery estimate: {words[name]}{presumed}"
 
 
@@ -201,16 +202,11 @@ def gates(judged: Sequence[Mapping[str, Any]]) -> str:
     """Gates and how they came out."""
     if not judged:
         return ""
-    rows = [
-        ("", cells(*(escape(g[k] or "–") for k in ("gate", "strategy")), interval(g["value"]), *outcome(g)))
-        for g in judged
-    ]
+    rows = []
+    for g in judged:
+        first = escape(g["gate"]), escape(g["strategy"] or "–")
+        rows.append(("", cells(*first, interval(g["value"]), escape(g["result"]), escape(g["reason"] or ""))))
     return "<h2>Gates</h2>" + grid(("gate", "strategy", "value", "result", "reason"), rows)
-
-
-def outcome(gate: Mapping[str, Any]) -> tuple[str, str]:
-    """How it came out, and why it is open."""
-    return escape(gate["result"]), escape(gate["reason"] or "")
 
 
 def thresholds(result: Mapping[str, Any]) -> str:

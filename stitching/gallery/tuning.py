@@ -15,11 +15,12 @@ from .inputs import Inputs
 from .scan import Advance
 from .systems import Systems
 
-__all__ = ["Tuned", "training_steps", "tune", "untaught"]
+__all__ = ["TRAINING_STEPS", "Tuned", "tune", "untaught"]
 
 ENOUGH = 500  # labelled queries; 250 made it no better, 1,000 closed a third more of the gap (minilm -> mpnet)
 POOL, DRAWN, JUDGED = 16_384, 2_000, 4_000  # gallery rows to draw from, drawn a step, and that early stopping judges by
 STEPS, BATCH, RATE, PATIENCE = 200, 256, 5e-4, 5
+TRAINING_STEPS = (FOLDS + 1) * STEPS  # of `tune`
 TEMPERATURE = 0.5  # of scores that spread by about 1
 
 
@@ -39,7 +40,9 @@ class Tuned:
 
 
 def untaught(systems: Systems, seed: int) -> str | None:
-    """Why `tune` trains nothing, where `Systems` offers a `dual`; None where it trains."""
+    """Why there is nothing to `tune`, if so: `Systems` offers no `dual`, or labels are few or hang together."""
+    if systems.both is None:
+        return systems.missing["dual-tuned"]
     query = systems.inputs.query
     if query is None or len(torch.unique(query)) < ENOUGH:
         return f"needs at least {ENOUGH} labelled queries to be trained on (--relevant)"
@@ -56,13 +59,8 @@ def untaught(systems: Systems, seed: int) -> str | None:
     return None
 
 
-def training_steps(systems: Systems, seed: int) -> int:
-    """How many steps `tune` takes."""
-    return 0 if systems.both is None or untaught(systems, seed) is not None else (FOLDS + 1) * STEPS
-
-
-def tune(systems: Systems, *, seed: int, advance: Advance) -> Tuned | None:
-    """Train it, once without each fold and once on all; None where that takes no `training_steps`.
+def tune(systems: Systems, *, seed: int, advance: Advance) -> Tuned:
+    """Train it, once without each fold and once on all, where `untaught` has nothing against it.
 
     ``v = [q_old, q_new] ([I / s1; W' / s2] / 2 + D)``, D = 0 at first, which is `dual` at a half. Minimised is the
     cross entropy of each right answer against gallery rows drawn anew and the others' right answers (sampled softmax,
@@ -73,8 +71,6 @@ def tune(systems: Systems, *, seed: int, advance: Advance) -> Tuned | None:
     every query is after a row of its own, it does not (benchmarks/results/intervals.md).
     """
     inputs = systems.inputs
-    if training_steps(systems, seed) == 0:
-        return None
     assert systems.both is not None
     fold = folds(inputs, seed)
     task = Task.of(systems, inputs, seed)

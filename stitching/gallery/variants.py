@@ -11,8 +11,9 @@ from torch.nn.functional import normalize
 from .scan import Channel, System, View
 from .systems import Systems
 
-__all__ = ["FORMS", "variants"]
+__all__ = ["FORMED", "FORMS", "variants"]
 
+FORMED = ("stay", "map", "re-embed")  # the strategies whose rows are made smaller
 # What becomes of the gallery's unit rows; queries keep their precision, and are cut where the rows are cut.
 FORMS = {
     "half": "the first half of the dims, to unit length again (Matryoshka, Kusupati et al. 2022)",
@@ -25,9 +26,9 @@ FORMS = {
 
 def variants(systems: Systems) -> dict[str, System]:
     """``stay``, ``map`` and ``re-embed``, where there are such, on rows of every form: "map int8" and so on."""
-    bases = {"stay": systems.old, "map": systems.map, "re-embed": systems.new if systems.inputs.full_pool else None}
+    channels = (systems.old, systems.map, systems.new if systems.inputs.full_pool else None)
     out = {}
-    for base, channel in bases.items():
+    for base, channel in zip(FORMED, channels, strict=True):
         if channel is None:
             continue
         sample = systems.sample[channel.view]

@@ -9,7 +9,7 @@ from typing import Any
 
 from .costs import family
 
-__all__ = ["FEWEST", "ORDER", "Verdict", "verdict"]
+__all__ = ["FEWEST", "ORDER", "Verdict", "presumes_the_move", "verdict"]
 
 # Cheapest first: what has to be embedded, then what has to be written, then what a query costs.
 ORDER = (
@@ -121,10 +121,14 @@ def verdict(
     found = Found({row["name"]: row for row in judged}, metric, queries, answered, gallery_rows, base)
     sure = clearly_better(found.table)
     said = without_old(found) if "stay" not in found.table else better(found, sure) if sure else not_better(found)
-    if metric.startswith("overlap") and said.name not in ("stay", "undecided"):
-        # Nearness to the new model cannot tell whether that is the better one.
+    if presumes_the_move(said.name, metric):
         return replace(said, sentence=f"If you have decided to move, {said.sentence[0].lower()}{said.sentence[1:]}")
     return said
+
+
+def presumes_the_move(name: str, metric: str) -> bool:
+    """Whether a verdict says how to move and not whether: nearness to the new model cannot tell if that is better."""
+    return metric.startswith("overlap") and name not in ("stay", "undecided")
 
 
 def clearly_better(table: Mapping[str, Mapping[str, Any]]) -> set[str]:

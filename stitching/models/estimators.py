@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from ...aligners.errors import RefusedError, UsageError
 from ...aligners.maps import Affine
 
-__all__ = ["decision", "fold_estimator", "is_estimator", "linear_numbers"]
+__all__ = ["decision", "fold_estimator", "identity", "is_estimator", "linear_numbers"]
 
 Numbers = NDArray[np.float64]
 AFFINE_STEPS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA, TruncatedSVD)

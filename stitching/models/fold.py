@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...aligners.alignment import Alignment
 from ...aligners.errors import RefusedError, UsageError
 from ...aligners.maps import Affine, Identity, Map
-from .estimators import decision, fold_estimator, is_estimator
+from .estimators import decision, fold_estimator, identity, is_estimator
 from .layers import CONVOLUTIONS, FOLDABLE, fold_layer, input_dim
 
 __all__ = ["affine_map", "fold", "probe_rows", "require_equal"]
@@ -31,7 +31,7 @@ def affine_map(alignment: Alignment | Map) -> Affine:
     """The affine map from source to target, in float64. Raises `RefusedError` where it is of another kind."""
     mapping = alignment if isinstance(alignment, Map) else alignment.translate("source", "target")
     if isinstance(mapping, Identity):
-        mapping = Affine(torch.eye(mapping.dim, dtype=torch.float64), torch.zeros(mapping.dim, dtype=torch.float64))
+        mapping = identity(mapping.dim)
     if not isinstance(mapping, Affine):
         raise RefusedError(
             f"only an affine map can be folded into a head, this one is of kind {mapping.kind}; stitch it in whole "

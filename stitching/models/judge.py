@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...aligners.alignment import Alignment
 from ...aligners.audit import ENOUGH as MANY
-from ...aligners.audit import SURE, TOLERATED, auc_of
+from ...aligners.audit import Likeness
 from ...aligners.errors import RefusedError
 from ...aligners.maps import Affine, Map
 from ...aligners.recognise import require_side
@@ -131,9 +131,9 @@ def evaluate_head(
 def require_same_items(mapping: Map, source: Dump, native: Dump, seed: int) -> None:
     """Raises `RefusedError` where mapped rows are no closer to native rows of the same position than to others.
 
-    The cosine of up to 2,000 sampled pairs, each side about its own mean, beside that of the same rows shuffled, by the
-    limits of `suture.aligners.audit`: .55 of pairs ahead, or three standard errors; from 200 rows on also where the map
-    tells pairs well and over 2 % of them look shuffled. Fewer than 50 rows are not compared.
+    The cosine of up to 2,000 sampled pairs, each side about its own mean, beside that of the same rows shuffled
+    (`suture.aligners.audit.Likeness`): refused are unrelated rows and, from 200 on, mispaired ones. Fewer than 50 rows
+    are not compared.
     """
     if source.rows < ENOUGH:
         return
@@ -144,21 +144,19 @@ def require_same_items(mapping: Map, source: Dump, native: Dump, seed: int) -> N
     mapped, own = mapped - mapped.mean(0), own - own.mean(0)
     true = torch.cosine_similarity(mapped, own)
     null = torch.cosine_similarity(mapped[mate], own[mate.roll(1)])  # nobody meets his own
-    ahead = auc_of(true, null)
-    if ahead < 0.5 + max(0.05, 3 * (6 * len(rows)) ** -0.5):
+    found = Likeness.of(true, null)
+    if found.verdict == "unrelated":
         raise RefusedError(
             f"expected {native.name} to hold the items of {source.name} in the same order, but mapped rows are no "
-            f"closer to native rows of the same position than to others ({ahead:.2f} of pairs ahead, chance is .50). "
-            "Give ids for both (--ids FILE or --id-column NAME); if the order is right, this map carries nothing over."
+            f"closer to native rows of the same position than to others ({found.auc:.2f} of pairs ahead, chance is "
+            ".50). Give ids for both (--ids FILE or --id-column NAME); if the order is right, this map carries nothing "
+            "over."
         )
-    wrong = min(2 * float((true < null.median()).double().mean()), 1.0)
-    suspects = float((true < null.quantile(0.95)).double().mean())
-    right = (ahead - wrong / 2) / (1 - wrong) if wrong < 1 else 0.5
-    if len(rows) >= MANY and suspects > TOLERATED and wrong >= 0.5 * suspects and max(ahead, right) >= SURE:
+    if found.verdict == "mispaired" and len(rows) >= MANY:
         raise RefusedError(
-            f"expected {native.name} to hold the items of {source.name} in the same order, but about {wrong:.0%} of "
-            "its rows look like those of other items: is a row missing, or one too many, on the way? Give ids for both "
-            "(--ids FILE or --id-column NAME)."
+            f"expected {native.name} to hold the items of {source.name} in the same order, but about "
+            f"{found.wrong:.0%} of its rows look like those of other items: is a row missing, or one too many, on the "
+            "way? Give ids for both (--ids FILE or --id-column NAME)."
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 from gallery_worlds import World
 
 from suture.aligners.errors import UsageError
-from suture.stitching.gallery.gates import FEWEST, Gate, doubted, judge_gate, judge_gates
+from suture.stitching.gallery.gates import FEWEST, Gate, doubted, judge_gate, judge_gates, too_few
 
 Suture = Callable[..., Any]
 
@@ -64,14 +64,14 @@ def test_gates_are_open_where_nothing_can_be_told() -> None:
     gates = [Gate.parse("gain>1"), Gate.parse("gain<1")]
     assert [g["result"] for g in judge_gates(gates, [row], "map", doubt=None)] == ["pass", "fail"]
     for doubt in (
-        doubted("map", "map", scope="held-out pairs", units=500, grouped=False),
-        doubted("map", "map", scope="gallery", units=FEWEST - 1, grouped=True),
-        doubted("undecided", None, scope="gallery", units=500, grouped=False),
+        doubted("map", "map", scope="held-out pairs", few=too_few(500, grouped=False)),
+        doubted("map", "map", scope="gallery", few=too_few(FEWEST - 1, grouped=True)),
+        doubted("undecided", None, scope="gallery", few=too_few(500, grouped=False)),
     ):
         assert doubt is not None
         for gate in judge_gates(gates, [row], "map", doubt=doubt):
             assert (gate["result"], gate["reason"]) == ("undecided", doubt)
-    assert doubted("undecided", "map", scope="gallery", units=FEWEST, grouped=False) is None
+    assert doubted("undecided", "map", scope="gallery", few=too_few(FEWEST, grouped=False)) is None
     assert judge_gates(gates, [row], None, doubt="why")[0]["value"] is None
 
 
