@@ -120,7 +120,14 @@ def verdict(
     judged = (row for row in rows if row["name"] in ORDER and (row["metrics"] or {}).get(metric) is not None)
     found = Found({row["name"]: row for row in judged}, metric, queries, answered, gallery_rows, base)
     sure = clearly_better(found.table)
-    said = without_old(found) if "stay" not in found.table else better(found, sure) if sure else not_better(found)
+    if "stay" not in found.table:
+        said = without_old(found)
+    elif finds_the_same(found):
+        # Whatever is better than staying here, a query vector trained on labels, owes nothing to the new model.
+        same = f"Stay: the new model finds the same as the old one, {metric} {found.value('stay'):.3f}."
+        said = Verdict("stay", "stay", same + left(found))
+    else:
+        said = better(found, sure) if sure else not_better(found)
     if presumes_the_move(said.name, metric):
         return replace(said, sentence=f"If you have decided to move, {said.sentence[0].lower()}{said.sentence[1:]}")
     return said
@@ -140,6 +147,12 @@ def clearly_better(table: Mapping[str, Mapping[str, Any]]) -> set[str]:
             break
         sure.add(name)
     return sure
+
+
+def finds_the_same(found: Found) -> bool:
+    """Whether new queries, on mapped and on new rows, find just what old ones find."""
+    moved = [found.gap(name) for name in ("map", "re-embed") if name in found.table]
+    return found.value("stay") > 0 and bool(moved) and all(gap["low"] == gap["high"] == 0 for gap in moved)
 
 
 def better(found: Found, sure: set[str]) -> Verdict:
@@ -166,10 +179,7 @@ def not_better(found: Found) -> Verdict:
     new = found.value("re-embed" if "re-embed" in others else leader)
     if old == new == 0:
         return nothing_found("neither the old model nor the new one finds")
-    moved = [found.gap(name) for name in ("map", "re-embed") if name in others]
-    if old > 0 and moved and all(gap["low"] == gap["high"] == 0 for gap in moved):
-        said = f"Stay: the new model finds the same as the old one, {metric} {old:.3f}."
-    elif "re-embed" in others and found.gap("re-embed")["high"] < 0:
+    if "re-embed" in others and found.gap("re-embed")["high"] < 0:
         said = f"Stay: the new model is worse here, re-embedded {metric} {new:.3f} against {old:.3f}."
     elif found.gap(leader)["estimate"] <= 0 or found.gap(leader)["high"] <= 0.005 * old:
         said = (

@@ -101,6 +101,14 @@ def test_a_tie_of_nothing_is_neither_worse_nor_the_same() -> None:
     assert judged(rows).name == "undecided"
 
 
+def test_a_vector_trained_on_labels_is_no_reason_to_move_to_the_same_model() -> None:
+    zero = {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    same = [{**row(name, 0.5, 1.0), "difference": {"m": zero}} for name in ("map", "re-embed")]
+    found = judged([row("stay", 0.5, None), row("dual-tuned", 0.6, 0.0), *same])
+    assert (found.name, found.strategy) == ("stay", "stay")
+    assert "the new model finds the same as the old one" in found.sentence
+
+
 def test_the_cheapest_within_one_standard_error_recalls() -> None:
     assert list(BASES) == [name for name in ORDER if name in BASES]
     rng = np.random.default_rng(0)
